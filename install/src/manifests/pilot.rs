@@ -1,0 +1,153 @@
+//! Pilot: its identity, what it may read, its certificate, its pods and its service.
+
+use api::names::{CLASSIC_GROUP, CLI_SERVICE_ACCOUNT, GROUP, PILOT, PILOT_CERT_SECRET, SYSTEM_NAMESPACE, pilot_port};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::{cluster_metadata, labels, metadata, service_account};
+use crate::Values;
+
+/// ConfigMap in the control plane's namespace with the root that vouches for Pilot.
+const ROOT: &str = "mesh-root";
+const CERTIFICATE_DIR: &str = "/etc/mesh/pilot";
+
+pub(super) fn render(values: &Values) -> Vec<Value> {
+    vec![
+        service_account(PILOT, values),
+        service_account(CLI_SERVICE_ACCOUNT, values),
+        cluster_role(values),
+        cluster_role_binding(values),
+        certificate(values),
+        root(values),
+        service(values),
+        deployment(values),
+    ]
+}
+
+fn cluster_role(values: &Values) -> Value {
+    let read = json!(["get", "list", "watch"]);
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": cluster_metadata(PILOT, values),
+        "rules": [
+            {"apiGroups": [""], "resources": ["services", "pods", "namespaces", "endpoints", "nodes"], "verbs": read},
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
+            {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses", "ingressclasses"], "verbs": read},
+            {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses/status"], "verbs": ["update", "patch"]},
+            {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": read},
+            {"apiGroups": [GROUP, CLASSIC_GROUP], "resources": ["*"], "verbs": read},
+            {"apiGroups": [GROUP, CLASSIC_GROUP], "resources": ["*/status"], "verbs": ["update", "patch"]},
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+        ],
+    })
+}
+
+fn cluster_role_binding(values: &Values) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": cluster_metadata(PILOT, values),
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": PILOT},
+        "subjects": [{"kind": "ServiceAccount", "name": PILOT, "namespace": SYSTEM_NAMESPACE}],
+    })
+}
+
+fn certificate(values: &Values) -> Value {
+    let certificate = &values.certificate;
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": metadata(PILOT_CERT_SECRET, values),
+        "data": {
+            "ca.crt": STANDARD.encode(&certificate.ca),
+            "tls.crt": STANDARD.encode(&certificate.certificate),
+            "tls.key": STANDARD.encode(&certificate.key),
+        },
+    })
+}
+
+fn root(values: &Values) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(ROOT, values),
+        "data": {"root-cert.pem": values.certificate.ca},
+    })
+}
+
+fn service(values: &Values) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(PILOT, values),
+        "spec": {
+            "selector": {"app": PILOT},
+            "ports": [
+                {"name": "grpc-xds", "port": pilot_port::XDS},
+                {"name": "https-webhooks", "port": pilot_port::WEBHOOKS},
+                {"name": "https-debug", "port": pilot_port::DEBUG},
+            ],
+        },
+    })
+}
+
+fn deployment(values: &Values) -> Value {
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let probe = |period: u32| {
+        json!({
+            "httpGet": {"path": "/readyz", "port": pilot_port::DEBUG, "scheme": "HTTPS"},
+            "periodSeconds": period,
+        })
+    };
+    let mut startup = probe(1);
+    startup["failureThreshold"] = json!(120);
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(PILOT, values),
+        "spec": {
+            "replicas": values.pilot_replicas,
+            "selector": {"matchLabels": {"app": PILOT}},
+            "template": {
+                "metadata": {"labels": labels(PILOT, values)},
+                "spec": {
+                    "serviceAccountName": PILOT,
+                    "containers": [{
+                        "name": "pilot",
+                        "image": values.images.pilot,
+                        "imagePullPolicy": "IfNotPresent",
+                        "env": [
+                            field("POD_NAME", "metadata.name"),
+                            field("POD_NAMESPACE", "metadata.namespace"),
+                            field("POD_IP", "status.podIP"),
+                            {"name": "MESH_DOMAIN", "value": values.domain},
+                            {"name": "MESH_TRUST_DOMAIN", "value": values.trust_domain},
+                            {"name": "MESH_PROXY_IMAGE", "value": values.images.proxy},
+                            {"name": "MESH_INIT_IMAGE", "value": values.images.init},
+                        ],
+                        "ports": [
+                            {"name": "grpc-xds", "containerPort": pilot_port::XDS},
+                            {"name": "webhooks", "containerPort": pilot_port::WEBHOOKS},
+                            {"name": "debug", "containerPort": pilot_port::DEBUG},
+                        ],
+                        "startupProbe": startup,
+                        "readinessProbe": probe(5),
+                        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false,
+                            "capabilities": {"drop": ["ALL"]},
+                            "readOnlyRootFilesystem": true,
+                            "runAsNonRoot": true,
+                            "runAsUser": 65532,
+                        },
+                        "volumeMounts": [{"name": "certificate", "mountPath": CERTIFICATE_DIR, "readOnly": true}],
+                    }],
+                    "volumes": [{"name": "certificate", "secret": {"secretName": PILOT_CERT_SECRET}}],
+                },
+            },
+        },
+    })
+}
