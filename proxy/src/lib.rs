@@ -1,1 +1,3 @@
-//! placeholder
+//! The mesh's data plane: every byte between services.
+
+pub mod codec;
