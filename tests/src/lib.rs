@@ -1,0 +1,8 @@
+//! What the tests across crates share: real programs, started as a user would start them.
+//!
+//! The programs are those beside the test's own executable (`target/<profile>`); `make test` builds them first.
+
+pub mod http;
+pub mod mesh;
+pub mod programs;
+pub mod runner;

@@ -1,0 +1,99 @@
+//! A mesh on this machine, started and stopped with `meshctl` as a user does.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::http::Client;
+use crate::programs::{Ran, program, repository, run};
+
+/// A running mesh with bookinfo. Dropping it takes it down and removes its state.
+pub struct Mesh {
+    name: String,
+    gateway: String,
+}
+
+impl Mesh {
+    /// Starts a mesh of this name with bookinfo and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// With what `meshctl` printed, when it does not start.
+    #[must_use]
+    pub fn with_bookinfo(name: &str) -> Self {
+        let mut mesh = Mesh { name: format!("{name}-{}", std::process::id()), gateway: String::new() };
+        let file = repository().join("samples/bookinfo/bookinfo.yaml");
+        let _ = mesh.meshctl(&["local", "up", "-f", &file.to_string_lossy(), "--wait"]).ok();
+        let status = mesh.json(&["local", "status", "-o", "json"]);
+        let gateway = status["gateway"].as_str().unwrap_or_else(|| panic!("no gateway in {status}"));
+        gateway.trim_start_matches("http://").clone_into(&mut mesh.gateway);
+        mesh
+    }
+
+    /// `host:port` of the ingress gateway on this machine.
+    #[must_use]
+    pub fn gateway(&self) -> &str {
+        &self.gateway
+    }
+
+    /// A client of the ingress gateway.
+    #[must_use]
+    pub fn browser(&self) -> Client {
+        Client::new(&self.gateway)
+    }
+
+    /// Runs `meshctl` on this mesh.
+    #[must_use]
+    pub fn meshctl(&self, arguments: &[&str]) -> Ran {
+        run(Command::new(program("meshctl")).arg("--name").arg(&self.name).args(arguments))
+    }
+
+    /// Runs `meshctl` and reads what it printed as JSON.
+    ///
+    /// # Panics
+    ///
+    /// When it fails or does not print JSON.
+    #[must_use]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let ran = self.meshctl(arguments).ok();
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{}: {e}\n{}", ran.command, ran.stdout))
+    }
+
+    /// Runs a program in a pod's application container.
+    #[must_use]
+    pub fn exec(&self, pod: &str, command: &[&str]) -> Ran {
+        let mut arguments = vec!["local", "exec", pod, "--"];
+        arguments.extend(command);
+        self.meshctl(&arguments)
+    }
+
+    /// The path of a file of the bookinfo sample.
+    #[must_use]
+    pub fn sample(file: &str) -> String {
+        repository().join("samples/bookinfo").join(file).to_string_lossy().into_owned()
+    }
+
+    /// Deletes every route rule and destination policy.
+    pub fn without_rules(&self) {
+        for kind in ["route-rules", "destination-policies"] {
+            let listed = self.json(&["get", kind, "-n", "default", "-o", "json"]);
+            for item in listed["items"].as_array().into_iter().flatten() {
+                let name = item["metadata"]["name"].as_str().unwrap_or_default();
+                let _ = self.meshctl(&["delete", kind, name, "-n", "default", "--wait"]).ok();
+            }
+        }
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let status = self.meshctl(&["local", "status"]);
+            eprintln!("{}\n{}", status.stdout, status.stderr);
+        }
+        let down = self.meshctl(&["local", "down", "--purge"]);
+        if down.code != 0 {
+            eprintln!("the mesh was not taken down: {}", down.stderr);
+        }
+    }
+}
