@@ -1,0 +1,44 @@
+//! Which endpoint of a cluster gets the next request.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::decide::Dice;
+use crate::tables::{Endpoint, Endpoints, Lb};
+
+/// Picks an endpoint by the counters that the tables carry.
+///
+/// Draining and ill endpoints are skipped while others exist. Returns `None` when there are none at all.
+pub fn pick<'t>(endpoints: &'t Endpoints, lb: Lb, dice: &mut impl Dice) -> Option<&'t Arc<Endpoint>> {
+    let turn = match lb {
+        Lb::RoundRobin => endpoints.turn.fetch_add(1, Ordering::Relaxed),
+        Lb::Random | Lb::LeastRequest => 0,
+    };
+    pick_from(endpoints.candidates(), lb, turn, |endpoint| endpoint.load.in_flight(), dice)
+}
+
+/// Picks one of `candidates` at a turn of the round robin and by a view on the requests in flight.
+///
+/// Least request draws two different ones at random and keeps the one with fewer in flight, so it is O(1).
+pub fn pick_from<'t>(
+    candidates: &'t [Arc<Endpoint>],
+    lb: Lb,
+    turn: usize,
+    in_flight: impl Fn(&Endpoint) -> u32,
+    dice: &mut impl Dice,
+) -> Option<&'t Arc<Endpoint>> {
+    let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
+    match (count, lb) {
+        (0, _) => None,
+        (1, _) => candidates.first(),
+        (_, Lb::RoundRobin) => candidates.get(turn % candidates.len()),
+        (_, Lb::Random) => candidates.get(dice.below(count) as usize),
+        (_, Lb::LeastRequest) => {
+            let first = dice.below(count);
+            let other = dice.below(count - 1);
+            let second = if other < first { other } else { other + 1 };
+            let (first, second) = (candidates.get(first as usize)?, candidates.get(second as usize)?);
+            Some(if in_flight(second) < in_flight(first) { second } else { first })
+        }
+    }
+}

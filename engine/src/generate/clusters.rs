@@ -1,0 +1,155 @@
+//! Services → `Cluster`.
+
+use std::collections::BTreeSet;
+
+use api::model::{Action, Balancing, Host, Labels, Model, Node, Protocol, Role, Service};
+use prost::Message;
+
+use super::wire::{self, Meta};
+use super::{ClusterName, Resource, inbound, message, rules};
+use crate::proto::{Kind, cluster as pb};
+
+/// Cluster of connections to destinations outside the registry.
+pub(super) const PASSTHROUGH: &str = "passthrough";
+/// Cluster without endpoints, for destinations outside the registry where they are refused.
+pub(super) const BLACKHOLE: &str = "blackhole";
+/// Cluster of inbound connections to ports of no service.
+pub(super) const INBOUND_PASSTHROUGH: &str = "inbound_passthrough";
+
+/// Every cluster that a node gets.
+#[must_use]
+pub fn clusters(model: &Model, node: &Node) -> Vec<Resource> {
+    let mut all: Vec<_> = cluster_names(model).iter().filter_map(|name| outbound(model, name, node)).collect();
+    if node.role == Role::Sidecar {
+        all.extend([original_dst(model, PASSTHROUGH), blackhole(model), original_dst(model, INBOUND_PASSTHROUGH)]);
+        all.extend(
+            inbound::ports(model, node).iter().map(|port| original_dst(model, &inbound::cluster_name(port.number))),
+        );
+    }
+    all
+}
+
+/// One cluster by its name, if the node gets it.
+#[must_use]
+pub fn cluster(model: &Model, node: &Node, name: &str) -> Option<Resource> {
+    if let Some(parsed) = ClusterName::parse(name) {
+        return cluster_names_of(model, &parsed.host).contains(&parsed).then(|| outbound(model, &parsed, node))?;
+    }
+    let is_inbound = || inbound::ports(model, node).iter().any(|port| inbound::cluster_name(port.number) == name);
+    match name {
+        _ if node.role != Role::Sidecar => None,
+        BLACKHOLE => Some(blackhole(model)),
+        PASSTHROUGH | INBOUND_PASSTHROUGH => Some(original_dst(model, name)),
+        _ => is_inbound().then(|| original_dst(model, name)),
+    }
+}
+
+/// Names of all outbound clusters.
+#[must_use]
+pub fn cluster_names(model: &Model) -> BTreeSet<ClusterName> {
+    let mut label_sets: std::collections::BTreeMap<&Host, BTreeSet<&Labels>> = std::collections::BTreeMap::new();
+    for (host, labels) in named_labels(model) {
+        label_sets.entry(host).or_default().insert(labels);
+    }
+    let mut names = BTreeSet::new();
+    for service in model.services.values() {
+        let sets = label_sets.get(&service.host);
+        names.extend(of_service(service, sets.into_iter().flatten().copied()));
+    }
+    names
+}
+
+/// Names of the outbound clusters of one service.
+#[must_use]
+pub fn cluster_names_of(model: &Model, host: &Host) -> BTreeSet<ClusterName> {
+    let Some(service) = model.services.get(host) else { return BTreeSet::new() };
+    of_service(service, named_labels(model).filter(|(of, _)| *of == host).map(|(_, labels)| labels))
+}
+
+/// Whether the clusters of a service differ by who asks.
+pub(super) fn depends_on_source(model: &Model, host: &Host) -> bool {
+    model.destination_policies.values().any(|policy| policy.destination == *host && policy.source.is_some())
+}
+
+fn of_service<'m>(service: &Service, sets: impl Iterator<Item = &'m Labels>) -> BTreeSet<ClusterName> {
+    let mut names = BTreeSet::new();
+    if !super::has_virtual_address(service) {
+        return names;
+    }
+    for labels in std::iter::once(Labels::new()).chain(sets.cloned()) {
+        let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
+        names.extend(ports.map(|port| ClusterName {
+            host: service.host.clone(),
+            port: port.number,
+            labels: labels.clone(),
+        }));
+    }
+    names
+}
+
+/// The label sets that rules and policies name, with the service that they are about.
+fn named_labels(model: &Model) -> impl Iterator<Item = (&Host, &Labels)> {
+    let targets = model.route_rules.values().filter_map(|rule| match &rule.action {
+        Action::Route { to, .. } => Some(to),
+        Action::Redirect(_) => None,
+    });
+    let by_rules = targets.flatten().map(|target| (&target.host, &target.labels));
+    let by_policies = model.destination_policies.values().map(|policy| (&policy.destination, &policy.labels));
+    by_rules.chain(by_policies).filter(|(_, labels)| !labels.is_empty())
+}
+
+fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> {
+    let service = model.services.get(&name.host)?;
+    let balancing = rules::policy_for(model, &name.host, &name.labels, node)
+        .map_or_else(Balancing::default, |policy| policy.balancing);
+    let lb_policy = match balancing {
+        Balancing::RoundRobin => pb::cluster::LbPolicy::RoundRobin,
+        Balancing::LeastRequest => pb::cluster::LbPolicy::LeastRequest,
+        Balancing::Random => pb::cluster::LbPolicy::Random,
+    };
+    let text = name.to_string();
+    let mut body = pb::Cluster {
+        name: text.clone(),
+        cluster_discovery_type: discovery(pb::cluster::DiscoveryType::Eds),
+        eds_cluster_config: Some(pb::cluster::EdsClusterConfig {
+            eds_config: Some(message::ads()),
+            service_name: text.clone(),
+        }),
+        connect_timeout: Some(message::duration(model.mesh.connect_timeout)),
+        lb_policy: lb_policy.into(),
+        ..Default::default()
+    }
+    .encode_to_vec();
+    let metadata = wire::mesh_metadata(&[
+        ("host", Meta::Text(service.host.as_str())),
+        ("name", Meta::Text(&service.key.name)),
+        ("namespace", Meta::Text(&service.key.namespace)),
+    ]);
+    wire::field(&mut body, 25, &metadata);
+    Some(wire::resource(Kind::Cluster, text, body))
+}
+
+fn original_dst(model: &Model, name: &str) -> Resource {
+    let body = pb::Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: discovery(pb::cluster::DiscoveryType::OriginalDst),
+        connect_timeout: Some(message::duration(model.mesh.connect_timeout)),
+        lb_policy: pb::cluster::LbPolicy::ClusterProvided.into(),
+        ..Default::default()
+    };
+    wire::resource(Kind::Cluster, name.to_owned(), body.encode_to_vec())
+}
+
+fn blackhole(model: &Model) -> Resource {
+    let body = pb::Cluster {
+        name: BLACKHOLE.to_owned(),
+        cluster_discovery_type: discovery(pb::cluster::DiscoveryType::Static),
+        connect_timeout: Some(message::duration(model.mesh.connect_timeout)),
+        ..Default::default()
+    };
+    wire::resource(Kind::Cluster, BLACKHOLE.to_owned(), body.encode_to_vec())
+}
+
+fn discovery(discovery: pb::cluster::DiscoveryType) -> Option<pb::cluster::ClusterDiscoveryType> {
+    Some(pb::cluster::ClusterDiscoveryType::Type(discovery.into()))
+}

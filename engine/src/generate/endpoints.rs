@@ -1,0 +1,65 @@
+//! Endpoints → `ClusterLoadAssignment`.
+
+use api::model::{Endpoint, Health, Model};
+use prost::Message;
+
+use super::wire::{self, Meta};
+use super::{ClusterName, Resource, clusters, message};
+use crate::proto::{Kind, core, endpoint};
+
+/// Every assignment that clusters ask for.
+#[must_use]
+pub fn endpoints(model: &Model) -> Vec<Resource> {
+    clusters::cluster_names(model).iter().filter_map(|name| cluster_load_assignment(model, name)).collect()
+}
+
+/// The endpoints of one cluster; `None` if the service has no such port.
+#[must_use]
+pub fn cluster_load_assignment(model: &Model, name: &ClusterName) -> Option<Resource> {
+    let service = model.services.get(&name.host)?;
+    service.ports.iter().find(|port| port.number == name.port)?;
+    let all = model.endpoints.get(&name.host).map_or(&[][..], |endpoints| endpoints);
+    let mut locality = Vec::new();
+    for endpoint in all.iter().filter(|endpoint| belongs(endpoint, name)) {
+        wire::field(&mut locality, 2, &lb_endpoint(endpoint));
+    }
+    let text = name.to_string();
+    let mut body = endpoint::ClusterLoadAssignment { cluster_name: text.clone(), ..Default::default() }.encode_to_vec();
+    if !locality.is_empty() {
+        wire::field(&mut body, 2, &locality);
+    }
+    Some(wire::resource(Kind::Endpoints, text, body))
+}
+
+fn belongs(endpoint: &Endpoint, name: &ClusterName) -> bool {
+    endpoint.service_port == name.port
+        && name.labels.iter().all(|(key, value)| endpoint.workload.labels.get(key) == Some(value))
+}
+
+fn lb_endpoint(from: &Endpoint) -> Vec<u8> {
+    let status = match from.health {
+        Health::Ready => core::HealthStatus::Unknown,
+        Health::Draining => core::HealthStatus::Draining,
+    };
+    let address = message::socket_address(from.address, from.port.get());
+    let mut bytes = endpoint::LbEndpoint {
+        health_status: status.into(),
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
+            address: Some(address),
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+    .encode_to_vec();
+    let workload = &from.workload;
+    let label = |key: &str| workload.labels.get(key).map_or("", String::as_str);
+    let metadata = wire::mesh_metadata(&[
+        ("app", Meta::Text(label("app"))),
+        ("namespace", Meta::Text(&workload.key.namespace)),
+        ("service_account", Meta::Text(&workload.service_account)),
+        ("version", Meta::Text(label("version"))),
+        ("workload", Meta::Text(&workload.owner)),
+    ]);
+    wire::field(&mut bytes, 3, &metadata);
+    bytes
+}

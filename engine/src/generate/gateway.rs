@@ -1,0 +1,90 @@
+//! Ingresses → the gateway's listener and its route configuration.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use api::model::{IngressPath, IngressRule, Model, Node};
+use api::names::proxy_port;
+use prost::Message;
+
+use super::{Resource, listeners, message, routes, wire};
+use crate::proto::{Kind, core, extension, listener as pb, protobuf, route};
+
+use route::route_match::PathSpecifier;
+
+/// The gateway's listener.
+pub(super) const LISTENER: &str = "http";
+/// The route configuration that it names.
+pub(super) const ROUTES: &str = "http.8080";
+
+/// The gateway's listener: the same whatever Ingresses say.
+pub(super) fn listener() -> Resource {
+    let mut manager = listeners::http_manager(ROUTES, listeners::rds(ROUTES));
+    manager.use_remote_address = Some(protobuf::BoolValue { value: true });
+    let filter = message::network_filter(extension::HCM, &manager);
+    listeners::resource(pb::Listener {
+        name: LISTENER.to_owned(),
+        address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::GATEWAY_HTTP)),
+        filter_chains: vec![listeners::chain(LISTENER, None, filter)],
+        traffic_direction: core::TrafficDirection::Outbound.into(),
+        ..Default::default()
+    })
+}
+
+/// All Ingress paths, each with the rules of its service, grouped by host.
+pub(super) fn route_config(model: &Model, node: &Node) -> Resource {
+    let mut by_host: BTreeMap<Option<&str>, Vec<&IngressRule>> = BTreeMap::new();
+    for rule in model.ingresses.values().flat_map(|ingress| &ingress.rules) {
+        by_host.entry(rule.host.as_deref()).or_default().push(rule);
+    }
+    // A host's own paths are followed by what is for every host and path: the default back end.
+    let for_all: Vec<_> =
+        by_host.get(&None).into_iter().flatten().copied().filter(|rule| is_everything(&rule.path)).collect();
+    let mut body =
+        route::RouteConfiguration { name: ROUTES.to_owned(), ignore_port_in_host_matching: true, ..Default::default() }
+            .encode_to_vec();
+    for (host, mut rules) in by_host {
+        if host.is_some() {
+            rules.extend(&for_all);
+        }
+        // Stable, so that the first Ingress by namespace and name wins where two have the same path.
+        rules.sort_by_key(|rule| rank(&rule.path));
+        let domain = host.unwrap_or("*").to_ascii_lowercase();
+        let mut encoded =
+            route::VirtualHost { name: domain.clone(), domains: vec![domain], ..Default::default() }.encode_to_vec();
+        for rule in rules {
+            let path = specifier(&rule.path);
+            for route in routes::routes_of(model, &rule.service, rule.port, node, Some(&path)) {
+                wire::field(&mut encoded, 3, &route);
+            }
+        }
+        wire::field(&mut body, 2, &encoded);
+    }
+    wire::resource(Kind::Route, ROUTES.to_owned(), body)
+}
+
+/// The more specific path first: exact, then by length, then element by element before text.
+fn rank(path: &IngressPath) -> (u8, Reverse<usize>, u8) {
+    match path {
+        IngressPath::Exact(path) => (0, Reverse(path.len()), 0),
+        IngressPath::Elements(path) => (1, Reverse(path.trim_end_matches('/').len()), 0),
+        IngressPath::Text(path) => (1, Reverse(path.trim_end_matches('/').len()), 1),
+    }
+}
+
+fn is_everything(path: &IngressPath) -> bool {
+    matches!(path, IngressPath::Elements(path) | IngressPath::Text(path) if matches!(path.as_str(), "" | "/"))
+}
+
+fn specifier(path: &IngressPath) -> PathSpecifier {
+    match path {
+        IngressPath::Exact(path) => PathSpecifier::Path(path.clone()),
+        IngressPath::Elements(path) => match path.trim_end_matches('/') {
+            "" => routes::anywhere(),
+            path => PathSpecifier::PathSeparatedPrefix(path.to_owned()),
+        },
+        IngressPath::Text(path) if path.is_empty() => routes::anywhere(),
+        IngressPath::Text(path) => PathSpecifier::Prefix(path.clone()),
+    }
+}

@@ -1,0 +1,228 @@
+//! Services and workloads → `Listener`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use api::model::{Model, Node, OutboundPolicy, Port, Protocol, Role, Service};
+use api::names::proxy_port;
+use prost::Message;
+
+use super::inbound::{self, InboundPort};
+use super::{ClusterName, Resource, clusters, gateway, message, routes, wire};
+use crate::proto::{Kind, core, extension, hcm, http_inspector, listener as pb, original_dst, protobuf};
+
+/// The listener that intercepted outbound connections arrive at.
+pub(super) const OUTBOUND: &str = "virtual_outbound";
+/// The listener that intercepted inbound connections arrive at.
+pub(super) const INBOUND: &str = "virtual_inbound";
+
+/// How long a connection's first bytes may take where they decide what is spoken; then it is opaque.
+const DETECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// What counts as HTTP. HTTP/2 is passed as bytes until the proxy speaks it.
+const HTTP: [&str; 2] = ["http/1.0", "http/1.1"];
+
+/// Every listener that a node gets.
+#[must_use]
+pub fn listeners(model: &Model, node: &Node) -> Vec<Resource> {
+    if node.role == Role::Gateway {
+        return vec![gateway::listener()];
+    }
+    let mut all = vec![outbound(model), inbound(model, node)];
+    all.extend(service_ports(model).map(|(service, port, address)| of_port(service, port, address)));
+    all
+}
+
+/// Names of all listeners that a node gets.
+#[must_use]
+pub fn listener_names(model: &Model, node: &Node) -> Vec<String> {
+    if node.role == Role::Gateway {
+        return vec![gateway::LISTENER.to_owned()];
+    }
+    let mut all = vec![OUTBOUND.to_owned(), INBOUND.to_owned()];
+    all.extend(service_ports(model).map(|(_, port, address)| super::listener_name(address, port.number)));
+    all
+}
+
+/// One listener by its name, if the node gets it.
+#[must_use]
+pub fn listener(model: &Model, node: &Node, name: &str) -> Option<Resource> {
+    match (node.role, name) {
+        (Role::Gateway, gateway::LISTENER) => Some(gateway::listener()),
+        (Role::Gateway, _) => None,
+        (Role::Sidecar, OUTBOUND) => Some(outbound(model)),
+        (Role::Sidecar, INBOUND) => Some(inbound(model, node)),
+        (Role::Sidecar, name) => {
+            let (address, port) = name.rsplit_once('_')?;
+            let (address, port): (IpAddr, NonZeroU16) = (address.parse().ok()?, port.parse().ok()?);
+            service_ports(model)
+                .find(|(_, of_service, at)| of_service.number == port && *at == address)
+                .map(|(service, port, address)| of_port(service, port, address))
+        }
+    }
+}
+
+/// Every port of every service at each of its virtual addresses.
+fn service_ports(model: &Model) -> impl Iterator<Item = (&Service, &Port, IpAddr)> {
+    model.services.values().filter(|service| super::has_virtual_address(service)).flat_map(|service| {
+        let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
+        ports.flat_map(move |port| service.addresses.iter().map(move |address| (&**service, port, *address)))
+    })
+}
+
+fn outbound(model: &Model) -> Resource {
+    let cluster = match model.mesh.outbound {
+        OutboundPolicy::AllowAny => clusters::PASSTHROUGH,
+        OutboundPolicy::RegistryOnly => clusters::BLACKHOLE,
+    };
+    resource(pb::Listener {
+        name: OUTBOUND.to_owned(),
+        address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::OUTBOUND)),
+        use_original_dst: Some(protobuf::BoolValue { value: true }),
+        default_filter_chain: Some(chain(cluster, None, message::tcp_filter(cluster, cluster))),
+        traffic_direction: core::TrafficDirection::Outbound.into(),
+        ..Default::default()
+    })
+}
+
+fn of_port(service: &Service, port: &Port, address: IpAddr) -> Resource {
+    let cluster = ClusterName::of(&service.host, port.number).to_string();
+    let http = || http_filter(&cluster, rds(&super::route_name(&service.host, port.number)));
+    let tcp = || message::tcp_filter(&cluster, &cluster);
+    let is_auto = port.protocol == Protocol::Auto;
+    let filter_chains = match port.protocol {
+        Protocol::Http => vec![chain("http", None, http())],
+        Protocol::Auto => vec![chain("http", Some(speaking_http(None)), http()), chain("tcp", None, tcp())],
+        _ => vec![chain("tcp", None, tcp())],
+    };
+    let mut listener = pb::Listener {
+        name: super::listener_name(address, port.number),
+        address: Some(message::socket_address(address, port.number.get())),
+        bind_to_port: Some(protobuf::BoolValue { value: false }),
+        filter_chains,
+        traffic_direction: core::TrafficDirection::Outbound.into(),
+        ..Default::default()
+    };
+    if is_auto {
+        listener.listener_filters.push(inspector(None));
+        detect(&mut listener);
+    }
+    resource(listener)
+}
+
+fn inbound(model: &Model, node: &Node) -> Resource {
+    let ports = inbound::ports(model, node);
+    let auto: Vec<_> = ports.iter().filter(|port| port.protocol == Protocol::Auto).map(|port| port.number).collect();
+    let passthrough = clusters::INBOUND_PASSTHROUGH;
+    let mut listener = pb::Listener {
+        name: INBOUND.to_owned(),
+        address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::INBOUND)),
+        listener_filters: vec![message::listener_filter(extension::ORIGINAL_DST, &original_dst::OriginalDst {})],
+        filter_chains: ports.iter().flat_map(inbound_chains).collect(),
+        default_filter_chain: Some(chain(passthrough, None, message::tcp_filter(passthrough, passthrough))),
+        traffic_direction: core::TrafficDirection::Inbound.into(),
+        ..Default::default()
+    };
+    if !auto.is_empty() {
+        listener.listener_filters.push(inspector(Some(&auto)));
+        detect(&mut listener);
+    }
+    resource(listener)
+}
+
+fn inbound_chains(port: &InboundPort) -> Vec<pb::FilterChain> {
+    let cluster = inbound::cluster_name(port.number);
+    let at_port = pb::FilterChainMatch {
+        destination_port: Some(protobuf::UInt32Value { value: port.number.get().into() }),
+        ..Default::default()
+    };
+    let http = |matches| {
+        let route_config = routes::inbound(&cluster);
+        let specifier = hcm::http_connection_manager::RouteSpecifier::RouteConfig(route_config);
+        chain(&format!("{cluster}|http"), Some(matches), http_filter(&cluster, specifier))
+    };
+    let tcp = |matches| chain(&format!("{cluster}|tcp"), Some(matches), message::tcp_filter(&cluster, &cluster));
+    match port.protocol {
+        Protocol::Http => vec![http(at_port)],
+        Protocol::Auto => vec![http(speaking_http(Some(port.number))), tcp(at_port)],
+        _ => vec![tcp(at_port)],
+    }
+}
+
+fn speaking_http(port: Option<NonZeroU16>) -> pb::FilterChainMatch {
+    pb::FilterChainMatch {
+        destination_port: port.map(|port| protobuf::UInt32Value { value: port.get().into() }),
+        application_protocols: HTTP.map(str::to_owned).to_vec(),
+        ..Default::default()
+    }
+}
+
+/// The filter that looks at first bytes; only on these ports, if there are any, so that no other connection waits.
+fn inspector(ports: Option<&[NonZeroU16]>) -> pb::ListenerFilter {
+    use pb::listener_filter_chain_match_predicate::{MatchSet, Rule};
+    let mut filter = message::listener_filter(extension::HTTP_INSPECTOR, &http_inspector::HttpInspector::default());
+    let predicate = |rule| pb::ListenerFilterChainMatchPredicate { rule: Some(rule) };
+    filter.filter_disabled = ports.map(|ports| {
+        let mut rules: Vec<_> = ports
+            .iter()
+            .map(|port| {
+                let start = i32::from(port.get());
+                predicate(Rule::DestinationPortRange(crate::proto::types::Int32Range { start, end: start + 1 }))
+            })
+            .collect();
+        let any_of_them = match rules.len() {
+            1 => rules.remove(0),
+            _ => predicate(Rule::OrMatch(MatchSet { rules })),
+        };
+        predicate(Rule::NotMatch(Box::new(any_of_them)))
+    });
+    filter
+}
+
+fn detect(listener: &mut pb::Listener) {
+    listener.listener_filters_timeout = Some(message::duration(DETECTION_TIMEOUT));
+    listener.continue_on_listener_filters_timeout = true;
+}
+
+/// Routes by name, over the same stream.
+pub(super) fn rds(name: &str) -> hcm::http_connection_manager::RouteSpecifier {
+    hcm::http_connection_manager::RouteSpecifier::Rds(hcm::Rds {
+        config_source: Some(message::ads()),
+        route_config_name: name.to_owned(),
+    })
+}
+
+fn http_filter(stat_prefix: &str, routes: hcm::http_connection_manager::RouteSpecifier) -> pb::Filter {
+    message::network_filter(extension::HCM, &http_manager(stat_prefix, routes))
+}
+
+/// How HTTP is served everywhere in the mesh.
+pub(super) fn http_manager(
+    stat_prefix: &str,
+    routes: hcm::http_connection_manager::RouteSpecifier,
+) -> hcm::HttpConnectionManager {
+    hcm::HttpConnectionManager {
+        stat_prefix: stat_prefix.to_owned(),
+        route_specifier: Some(routes),
+        http_filters: vec![
+            message::http_filter(extension::FAULT, &crate::proto::fault::HttpFault::default()),
+            message::router_filter(),
+        ],
+        normalize_path: Some(protobuf::BoolValue { value: true }),
+        merge_slashes: true,
+        path_with_escaped_slashes_action: hcm::http_connection_manager::PathWithEscapedSlashesAction::KeepUnchanged
+            .into(),
+        ..Default::default()
+    }
+}
+
+/// A filter chain of one filter.
+pub(super) fn chain(name: &str, matches: Option<pb::FilterChainMatch>, filter: pb::Filter) -> pb::FilterChain {
+    pb::FilterChain { name: name.to_owned(), filter_chain_match: matches, filters: vec![filter], ..Default::default() }
+}
+
+/// Names and versions a listener.
+pub(super) fn resource(listener: pb::Listener) -> Resource {
+    let body = listener.encode_to_vec();
+    wire::resource(Kind::Listener, listener.name, body)
+}

@@ -1,0 +1,95 @@
+//! What a proxy decides with: the compiled form of its resources.
+//!
+//! [`Tables`] is an immutable value that is cheap to clone; an update makes a new one that shares what did not change.
+
+mod cluster;
+mod listener;
+mod names;
+mod route;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use cluster::{Cluster, ClusterSpec, Discovery, Endpoint, Endpoints, Identity, Lb, Limits, Load, Upstream};
+pub use listener::{
+    AccessLog, Chain, ChainMatch, Fault, FaultShare, Filter, Http, Listener, PathPolicy, Routes, Slashes, Tcp,
+};
+pub use names::{Name, NameMap};
+pub use route::{
+    Action, Direct, Domain, Forward, HeaderMatch, HeaderTest, HostRewrite, Origin, PathMatch, PathRewrite, Redirect,
+    RedirectPath, Route, RouteTable, Subject, VirtualHost, WeightedCluster,
+};
+
+/// Everything that a proxy decides with, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
+    pub(crate) listeners: NameMap<Arc<Listener>>,
+    pub(crate) by_address: Arc<HashMap<SocketAddr, Arc<Listener>, foldhash::fast::FixedState>>,
+    pub(crate) routes: NameMap<Arc<RouteTable>>,
+    pub(crate) clusters: NameMap<Arc<Cluster>>,
+}
+
+impl Tables {
+    /// A listener by its name.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
+        self.listeners.get_str(name)
+    }
+
+    /// All listeners, in no order.
+    pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.listeners.entries().map(|(_, listener)| listener)
+    }
+
+    /// The listeners that have a socket of their own, in no order.
+    pub fn bound(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.listeners().filter(|listener| listener.bind)
+    }
+
+    /// The listener for a connection accepted by `accepted` that was going to `destination`.
+    ///
+    /// If `accepted` hands over by original destination, that is the listener at exactly that address, else the one
+    /// at any address with that port, else `accepted` itself.
+    #[must_use]
+    pub fn hand_over<'t>(&'t self, accepted: &'t Arc<Listener>, destination: SocketAddr) -> &'t Arc<Listener> {
+        if !accepted.use_original_dst {
+            return accepted;
+        }
+        let any: SocketAddr = match destination {
+            SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, destination.port()).into(),
+            SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, destination.port()).into(),
+        };
+        let found = self.by_address.get(&destination).or_else(|| self.by_address.get(&any));
+        // A connection that was really made to our own port must not be handed over in a circle.
+        found.filter(|found| !found.bind).unwrap_or(accepted)
+    }
+
+    /// A route table by its name.
+    #[must_use]
+    pub fn route_table(&self, name: &Name) -> Option<&Arc<RouteTable>> {
+        self.routes.get(name)
+    }
+
+    /// All route tables that came by name, in no order.
+    pub fn route_tables(&self) -> impl Iterator<Item = &Arc<RouteTable>> {
+        self.routes.entries().map(|(_, table)| table)
+    }
+
+    /// A cluster by its name.
+    #[must_use]
+    pub fn cluster(&self, name: &Name) -> Option<&Arc<Cluster>> {
+        self.clusters.get(name)
+    }
+
+    /// A cluster by its name as text.
+    #[must_use]
+    pub fn cluster_named(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.get_str(name)
+    }
+
+    /// All clusters, in no order.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.entries().map(|(_, cluster)| cluster)
+    }
+}

@@ -1,0 +1,168 @@
+//! Compiled clusters and endpoints.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::Name;
+
+/// A cluster with the endpoints that it has now.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// What the Cluster resource said.
+    pub spec: Arc<ClusterSpec>,
+    /// Where it is served: from EDS or from the resource itself. `None` until EDS has answered, and for clusters
+    /// that connect to the original destination.
+    pub endpoints: Option<Arc<Endpoints>>,
+}
+
+/// What a Cluster resource said.
+#[derive(Debug, PartialEq)]
+pub struct ClusterSpec {
+    /// The cluster's name.
+    pub name: Name,
+    /// How its endpoints are found.
+    pub discovery: Discovery,
+    /// How one of them is picked.
+    pub lb: Lb,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// What is spoken to the endpoints.
+    pub upstream: Upstream,
+    /// Bounds on what is open at one time.
+    pub limits: Limits,
+    /// The service that the cluster belongs to, for telemetry.
+    pub service: Option<Identity>,
+}
+
+/// A service as telemetry names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Host name.
+    pub host: Box<str>,
+    /// Short name.
+    pub name: Box<str>,
+    /// Namespace.
+    pub namespace: Box<str>,
+}
+
+/// How a cluster's endpoints are found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discovery {
+    /// Listed in the cluster itself.
+    Static,
+    /// By EDS, under this name.
+    Eds(Name),
+    /// The address that the connection was going to.
+    OriginalDestination,
+}
+
+/// How an endpoint is picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lb {
+    /// In turn.
+    RoundRobin,
+    /// At random.
+    Random,
+    /// Two at random, the one with fewer requests in flight.
+    LeastRequest,
+}
+
+/// What is spoken to endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upstream {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// What the caller speaks.
+    AsDownstream,
+}
+
+/// Bounds on what is open to a cluster at one time; Envoy's defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections.
+    pub connections: u32,
+    /// Requests that wait for a connection.
+    pub pending: u32,
+    /// Requests.
+    pub requests: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { connections: 1024, pending: 1024, requests: 1024 }
+    }
+}
+
+/// The endpoints of a cluster.
+#[derive(Debug)]
+pub struct Endpoints {
+    /// Name of the assignment that they came in.
+    pub name: Name,
+    /// First those that take new requests, then the others.
+    pub(crate) all: Box<[Arc<Endpoint>]>,
+    pub(crate) ready: usize,
+    /// Position of the round robin; survives updates.
+    pub(crate) turn: Arc<AtomicUsize>,
+}
+
+impl Endpoints {
+    /// All endpoints: first those that take new requests, then those that drain or are ill.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<Endpoint>] {
+        &self.all
+    }
+
+    /// The endpoints that new requests go to: the ready ones, or all if none is ready.
+    #[must_use]
+    pub fn candidates(&self) -> &[Arc<Endpoint>] {
+        if self.ready == 0 { &self.all } else { &self.all[..self.ready] }
+    }
+}
+
+/// A place where a cluster is served.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether it takes new requests.
+    pub ready: bool,
+    /// Whether it is about to end, rather than ill, when it is not ready.
+    pub draining: bool,
+    /// The workload, for telemetry; empty when nothing was said.
+    pub workload: Box<str>,
+    /// The workload's namespace.
+    pub namespace: Box<str>,
+    /// The workload's `app`.
+    pub app: Box<str>,
+    /// The workload's `version`.
+    pub version: Box<str>,
+    /// The workload's service account.
+    pub service_account: Box<str>,
+    /// Counters that the data path keeps; they survive updates as long as the address stays in the cluster.
+    pub load: Arc<Load>,
+}
+
+/// Counters of one endpoint of one cluster. The engine makes and reads them; the data path writes them.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// Requests, or opaque connections, in flight.
+    pub in_flight: AtomicU32,
+    /// All of them so far.
+    pub total: AtomicU64,
+    /// Those that failed at the endpoint so far.
+    pub failed: AtomicU64,
+    /// Open connections.
+    pub connections: AtomicU32,
+}
+
+impl Load {
+    /// Requests in flight now.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,205 @@
+//! Compiled listeners.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Name, RouteTable, Tables, WeightedCluster};
+
+/// A compiled listener.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its name.
+    pub name: Name,
+    /// The address that it binds, or stands for.
+    pub address: SocketAddr,
+    /// Whether it has a socket of its own; else connections are handed over to it by original destination.
+    pub bind: bool,
+    /// Whether accepted connections are handed over to the listener of their original destination.
+    pub use_original_dst: bool,
+    /// Whether the original destination is asked for (and filter chains are chosen by it).
+    pub restores_original_dst: bool,
+    /// Whether the first bytes are looked at to recognise HTTP.
+    pub inspects_http: bool,
+    /// How long the first bytes may take; `None` is for ever.
+    pub inspect_timeout: Option<Duration>,
+    /// Whether a connection goes on when they take longer; else it is closed.
+    pub continue_on_timeout: bool,
+    /// Filter chains, in order.
+    pub chains: Vec<Chain>,
+    /// The chain for connections that no other is for.
+    pub default_chain: Option<Chain>,
+}
+
+impl Listener {
+    /// Whether a connection to `port` needs its first bytes inspected before a chain can be chosen.
+    #[must_use]
+    pub fn must_inspect(&self, port: u16) -> bool {
+        self.inspects_http
+            && self
+                .chains
+                .iter()
+                .any(|chain| chain.matches.is_for_port(port) && !chain.matches.application_protocols.is_empty())
+    }
+
+    /// The filter chain for a connection that was going to `port` and speaks `protocol` as far as is known
+    /// (`http/1.0`, `http/1.1`, `h2c`). `None` means that the connection is closed (`no_route`).
+    ///
+    /// As in Envoy the most specific criterion is looked at first: chains for exactly this port shut out those for any
+    /// port, then chains for this protocol shut out those for any.
+    #[must_use]
+    pub fn chain(&self, port: u16, protocol: Option<&str>) -> Option<&Chain> {
+        let exact_port = self.chains.iter().any(|chain| chain.matches.destination_port == Some(port));
+        let wanted = if exact_port { Some(port) } else { None };
+        let mut any_protocol = None;
+        for chain in self.chains.iter().filter(|chain| chain.matches.destination_port == wanted) {
+            if chain.matches.application_protocols.is_empty() {
+                any_protocol = any_protocol.or(Some(chain));
+            } else if protocol.is_some_and(|p| chain.matches.application_protocols.iter().any(|wanted| **wanted == *p))
+            {
+                return Some(chain);
+            }
+        }
+        any_protocol.or(self.default_chain.as_ref())
+    }
+}
+
+/// A filter chain.
+#[derive(Debug)]
+pub struct Chain {
+    /// Its name; may be empty.
+    pub name: Box<str>,
+    /// What it is for.
+    pub matches: ChainMatch,
+    /// What it does.
+    pub filter: Filter,
+}
+
+/// What a filter chain is for. Empty is everything.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ChainMatch {
+    /// The original destination's port.
+    pub destination_port: Option<u16>,
+    /// What is spoken: one of these.
+    pub application_protocols: Vec<Box<str>>,
+}
+
+impl ChainMatch {
+    fn is_for_port(&self, port: u16) -> bool {
+        self.destination_port.is_none_or(|wanted| wanted == port)
+    }
+}
+
+/// What a filter chain does with its connections.
+#[derive(Debug)]
+pub enum Filter {
+    /// Speaks HTTP.
+    Http(Arc<Http>),
+    /// Passes bytes.
+    Tcp(Arc<Tcp>),
+}
+
+/// How HTTP is served.
+#[derive(Debug)]
+pub struct Http {
+    /// Prefix for statistics, as `inbound_0.0.0.0_9080`.
+    pub stat_prefix: Box<str>,
+    /// Where routes come from.
+    pub routes: Routes,
+    /// Whether faults are injected: the fault filter is in the chain.
+    pub faults: bool,
+    /// The fault for routes that have none of their own.
+    pub default_fault: Option<Fault>,
+    /// How paths are brought into their canonical form.
+    pub path: PathPolicy,
+    /// Where requests are logged; empty leaves it to the proxy's settings.
+    pub access_log: Vec<AccessLog>,
+    /// How long a connection may be idle; `None` leaves it to the proxy.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Http {
+    /// The route table in force, `None` while it has not come.
+    #[must_use]
+    pub fn route_table<'t>(&'t self, tables: &'t Tables) -> Option<&'t Arc<RouteTable>> {
+        match &self.routes {
+            Routes::Inline(table) => Some(table),
+            Routes::Named(name) => tables.route_table(name),
+        }
+    }
+}
+
+/// Where routes come from.
+#[derive(Debug)]
+pub enum Routes {
+    /// Written in the listener.
+    Inline(Arc<RouteTable>),
+    /// By RDS under this name.
+    Named(Name),
+}
+
+/// How paths are brought into their canonical form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathPolicy {
+    /// Whether `//` becomes `/`.
+    pub merge_slashes: bool,
+    /// What happens to `%2F` and `%5C`.
+    pub escaped_slashes: Slashes,
+}
+
+impl Default for PathPolicy {
+    fn default() -> Self {
+        PathPolicy { merge_slashes: true, escaped_slashes: Slashes::Keep }
+    }
+}
+
+/// What happens to escaped slashes in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slashes {
+    /// They stay as they are, and are no slashes to any matcher.
+    Keep,
+    /// The request is refused.
+    Reject,
+    /// They become slashes, before anything looks at the path.
+    Unescape,
+}
+
+/// Where requests are logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    /// A file.
+    File(Box<str>),
+    /// Standard output.
+    Stdout,
+}
+
+/// A fault: the wait first, then the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Wait, and for how many requests.
+    pub delay: Option<(FaultShare, Duration)>,
+    /// Answer with a status, and for how many requests.
+    pub abort: Option<(FaultShare, u16)>,
+}
+
+/// A share of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultShare {
+    /// How many of `denominator`.
+    pub numerator: u32,
+    /// 100, 10,000 or 1,000,000.
+    pub denominator: u32,
+}
+
+/// How opaque bytes are passed.
+#[derive(Debug)]
+pub struct Tcp {
+    /// Prefix for statistics.
+    pub stat_prefix: Box<str>,
+    /// Where they go, by weight; never empty.
+    pub clusters: Vec<WeightedCluster>,
+    /// How long a connection may be idle; `None` leaves it to the proxy.
+    pub idle_timeout: Option<Duration>,
+    /// Where connections are logged; empty leaves it to the proxy's settings.
+    pub access_log: Vec<AccessLog>,
+}
