@@ -1,1 +1,85 @@
-//! placeholder
+//! Configuration as typed: every field of the 2017 kinds, as the user wrote it, believed only after it was checked.
+//!
+//! Each kind has a type here that is read from a tree, checks itself and becomes its counterpart in [`crate::model`].
+//! Fields that are understood but not in force are read and checked like all others, and then refused with those words.
+
+use crate::kinds::{self, Kind};
+use crate::model::{Key, Origin};
+use crate::read::Context;
+use crate::yaml::Node;
+
+pub mod check;
+pub mod cors;
+pub mod destination_policy;
+pub mod duration;
+pub mod egress_rule;
+pub mod fault;
+pub mod matching;
+pub mod resilience;
+pub mod route_rule;
+pub mod service;
+
+pub use destination_policy::DestinationPolicy;
+pub use egress_rule::EgressRule;
+pub use route_rule::RouteRule;
+pub use service::IstioService;
+
+/// The `spec` of an object of one of our kinds, as typed.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Spec {
+    /// Of a `RouteRule`.
+    RouteRule(RouteRule),
+    /// Of a `DestinationPolicy`.
+    DestinationPolicy(DestinationPolicy),
+    /// Of an `EgressRule`.
+    EgressRule(EgressRule),
+}
+
+/// An object of one of our kinds, as meant.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Meant {
+    /// A rule of routing.
+    RouteRule(crate::model::RouteRule),
+    /// How a destination is balanced.
+    DestinationPolicy(crate::model::DestinationPolicy),
+}
+
+/// What decides the meaning of a spec besides its own text.
+#[derive(Debug, Clone)]
+pub struct Surroundings<'d> {
+    /// Namespace and name of the object.
+    pub key: Key,
+    /// Where it came from.
+    pub origin: Origin,
+    /// DNS domain of the cluster.
+    pub domain: &'d str,
+}
+
+impl Spec {
+    /// Reads the spec of an object of that kind, with `context` looking at `spec`.
+    #[must_use]
+    pub fn read<'a>(kind: &Kind, node: &'a Node, context: &mut Context<'a>) -> Option<Spec> {
+        match kind.kind {
+            k if k == kinds::ROUTE_RULE.kind => context.read(node).map(Spec::RouteRule),
+            k if k == kinds::DESTINATION_POLICY.kind => context.read(node).map(Spec::DestinationPolicy),
+            k if k == kinds::EGRESS_RULE.kind => context.read(node).map(Spec::EgressRule),
+            _ => None,
+        }
+    }
+
+    /// Checks the spec and says what it means, with `context` looking at `spec`.
+    ///
+    /// `None` when something refuses it; the context knows what.
+    #[must_use]
+    pub fn mean(&self, around: &Surroundings<'_>, context: &mut Context<'_>) -> Option<Meant> {
+        match self {
+            Spec::RouteRule(rule) => rule.mean(around, context).map(Meant::RouteRule),
+            Spec::DestinationPolicy(policy) => policy.mean(around, context).map(Meant::DestinationPolicy),
+            Spec::EgressRule(rule) => {
+                rule.check(around, context);
+                None
+            }
+        }
+    }
+}

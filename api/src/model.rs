@@ -13,6 +13,8 @@ use ipnet::IpNet;
 
 use crate::problem::Location;
 
+mod order;
+
 /// Everything that decides what requests meet, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Model {

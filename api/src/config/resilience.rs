@@ -1,0 +1,234 @@
+//! What makes calls robust: timeouts and retries of rules, circuit breakers of policies.
+
+use serde::Serialize;
+
+use super::check;
+use super::duration::DurationText;
+use crate::read::{Context, Read};
+use crate::yaml::Node;
+
+/// `httpReqTimeout`, as typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpTimeout {
+    /// The one kind there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simple_timeout: Option<SimpleTimeout>,
+}
+
+/// How long the whole request may take, as typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SimpleTimeout {
+    /// How long, retries included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<DurationText>,
+}
+
+/// `httpReqRetries`, as typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRetries {
+    /// The one kind there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simple_retry: Option<SimpleRetry>,
+}
+
+/// How often a request is tried again, as typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SimpleRetry {
+    /// How often at most, the first try not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i64>,
+    /// How long each try may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_try_timeout: Option<DurationText>,
+}
+
+/// `circuitBreaker`, as typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CircuitBreaker {
+    /// The one kind there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simple_cb: Option<SimpleCircuitBreaker>,
+}
+
+/// Limits towards a destination and when an endpoint is ejected, as typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SimpleCircuitBreaker {
+    /// Connections at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<i64>,
+    /// Requests that wait for a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_max_pending_requests: Option<i64>,
+    /// Requests at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_max_requests: Option<i64>,
+    /// How long an endpoint is ejected at first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sleep_window: Option<DurationText>,
+    /// Errors in a row that eject an endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_consecutive_errors: Option<i64>,
+    /// How often endpoints are looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_detection_interval: Option<DurationText>,
+    /// Requests on one connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_max_requests_per_connection: Option<i64>,
+    /// Share of endpoints that may be ejected, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_max_ejection_percent: Option<i64>,
+    /// Retries at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_max_retries: Option<i64>,
+}
+
+const CUSTOM: &str = "policies in a form of their own have no meaning to the mesh";
+
+impl Read for HttpTimeout {
+    const WHAT: &'static str = "a mapping with `simpleTimeout`";
+
+    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
+        let mut fields = context.fields(node, Self::WHAT)?;
+        let timeout = HttpTimeout { simple_timeout: fields.optional("simpleTimeout") };
+        fields.unsupported("custom", CUSTOM);
+        fields.end();
+        Some(timeout)
+    }
+}
+
+impl Read for SimpleTimeout {
+    const WHAT: &'static str = "a mapping with `timeout`";
+
+    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
+        let mut fields = context.fields(node, Self::WHAT)?;
+        let timeout = SimpleTimeout { timeout: fields.optional("timeout") };
+        fields.unsupported("overrideHeaderName", "leave it out: `x-envoy-upstream-rq-timeout-ms` is the header");
+        fields.end();
+        Some(timeout)
+    }
+}
+
+impl Read for HttpRetries {
+    const WHAT: &'static str = "a mapping with `simpleRetry`";
+
+    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
+        let mut fields = context.fields(node, Self::WHAT)?;
+        let retries = HttpRetries { simple_retry: fields.optional("simpleRetry") };
+        fields.unsupported("custom", CUSTOM);
+        fields.end();
+        Some(retries)
+    }
+}
+
+impl Read for SimpleRetry {
+    const WHAT: &'static str = "a mapping with `attempts`";
+
+    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
+        let mut fields = context.fields(node, Self::WHAT)?;
+        let retry =
+            SimpleRetry { attempts: fields.optional("attempts"), per_try_timeout: fields.optional("perTryTimeout") };
+        fields.unsupported("overrideHeaderName", "leave it out: `x-envoy-max-retries` is the header");
+        fields.end();
+        Some(retry)
+    }
+}
+
+impl Read for CircuitBreaker {
+    const WHAT: &'static str = "a mapping with `simpleCb`";
+
+    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
+        let mut fields = context.fields(node, Self::WHAT)?;
+        let breaker = CircuitBreaker { simple_cb: fields.optional("simpleCb") };
+        fields.unsupported("custom", CUSTOM);
+        fields.end();
+        Some(breaker)
+    }
+}
+
+impl Read for SimpleCircuitBreaker {
+    const WHAT: &'static str = "a mapping with limits such as `maxConnections`";
+
+    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
+        let mut fields = context.fields(node, Self::WHAT)?;
+        let breaker = SimpleCircuitBreaker {
+            max_connections: fields.optional("maxConnections"),
+            http_max_pending_requests: fields.optional("httpMaxPendingRequests"),
+            http_max_requests: fields.optional("httpMaxRequests"),
+            sleep_window: fields.optional("sleepWindow"),
+            http_consecutive_errors: fields.optional("httpConsecutiveErrors"),
+            http_detection_interval: fields.optional("httpDetectionInterval"),
+            http_max_requests_per_connection: fields.optional("httpMaxRequestsPerConnection"),
+            http_max_ejection_percent: fields.optional("httpMaxEjectionPercent"),
+            http_max_retries: fields.optional("httpMaxRetries"),
+        };
+        fields.end();
+        Some(breaker)
+    }
+}
+
+impl HttpTimeout {
+    /// Checks the timeout and says how long it is, with `context` looking at `httpReqTimeout`.
+    #[must_use]
+    pub fn mean(&self, context: &mut Context<'_>) -> Option<std::time::Duration> {
+        let Some(timeout) = self.simple_timeout.as_ref().and_then(|simple| simple.timeout.as_ref()) else {
+            if context.is_clean() {
+                context.error_with_hint("`httpReqTimeout` has no timeout", "give it `simpleTimeout: {timeout: 10s}`");
+            }
+            return None;
+        };
+        context.within("simpleTimeout", |context| timeout.mean("timeout", context))
+    }
+}
+
+impl HttpRetries {
+    /// Checks the retries, with `context` looking at `httpReqRetries`.
+    pub fn check(&self, context: &mut Context<'_>) {
+        let Some(retry) = &self.simple_retry else {
+            if context.is_clean() {
+                context.error_with_hint("`httpReqRetries` has no retries", "give it `simpleRetry: {attempts: 3}`");
+            }
+            return;
+        };
+        context.within("simpleRetry", |context| {
+            check::not_negative("attempts", retry.attempts, context);
+            let _ = retry.per_try_timeout.as_ref().map(|timeout| timeout.mean("perTryTimeout", context));
+        });
+    }
+}
+
+impl CircuitBreaker {
+    /// Checks the circuit breaker, with `context` looking at `circuitBreaker`.
+    pub fn check(&self, context: &mut Context<'_>) {
+        let Some(breaker) = &self.simple_cb else {
+            if context.is_clean() {
+                context.error_with_hint("`circuitBreaker` has no limits", "give it a `simpleCb`");
+            }
+            return;
+        };
+        context.within("simpleCb", |context| {
+            for (field, number) in [
+                ("maxConnections", breaker.max_connections),
+                ("httpMaxPendingRequests", breaker.http_max_pending_requests),
+                ("httpMaxRequests", breaker.http_max_requests),
+                ("httpConsecutiveErrors", breaker.http_consecutive_errors),
+                ("httpMaxRequestsPerConnection", breaker.http_max_requests_per_connection),
+                ("httpMaxRetries", breaker.http_max_retries),
+            ] {
+                check::not_negative(field, number, context);
+            }
+            if let Some(percent) = breaker.http_max_ejection_percent.filter(|percent| !(0..=100).contains(percent)) {
+                context.within("httpMaxEjectionPercent", |context| {
+                    context.error(format!("`httpMaxEjectionPercent` is {percent}, which is not between 0 and 100"));
+                });
+            }
+            let _ = breaker.sleep_window.as_ref().map(|window| window.mean("sleepWindow", context));
+            let _ =
+                breaker.http_detection_interval.as_ref().map(|window| window.mean("httpDetectionInterval", context));
+        });
+    }
+}
