@@ -175,7 +175,7 @@ pub fn meaning(api_version: &str, kind: &str) -> Meaning {
 /// }
 /// let error = named("route-rulse").unwrap_err();
 /// assert_eq!(error.to_string(), "there is no kind `route-rulse`");
-/// assert_eq!(error.hint(), "did you mean `route-rules`?");
+/// assert_eq!(error.hint(), "did you mean `route-rule`?");
 /// ```
 pub fn named(word: &str) -> Result<&'static Kind, UnknownKind> {
     let bare = word.strip_suffix(GROUP).or_else(|| word.strip_suffix(CLASSIC_GROUP));

@@ -82,7 +82,7 @@ pub struct Entry {
 /// ```
 /// let (documents, problems) = api::yaml::parse("pods.yaml", "a: 1\n---\nb: [\n---\nc: 3\n");
 /// assert_eq!(documents.len(), 2);
-/// assert_eq!(problems[0].location.as_ref().map(|at| at.line), Some(4));
+/// assert_eq!(problems[0].location.as_ref().map(|at| at.line), Some(3));
 /// ```
 #[must_use]
 pub fn parse(file: &str, text: &str) -> (Vec<Node>, Vec<Problem>) {
