@@ -1,1 +1,19 @@
-//! placeholder
+//! What every daemon of the mesh needs to run: settings, owned tasks, drain, signals, logs, metrics, an admin server,
+//! TLS, and a last word when it fails.
+
+pub mod admin;
+#[cfg(feature = "authority")]
+pub mod authority;
+pub mod drain;
+pub mod exit;
+pub mod logging;
+pub mod metrics;
+pub mod settings;
+pub mod signals;
+pub mod tasks;
+pub mod tls;
+pub mod version;
+
+pub use drain::Drain;
+pub use tasks::Tasks;
+pub use tokio_util::sync::CancellationToken;
