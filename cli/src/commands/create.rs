@@ -1,0 +1,47 @@
+//! `create -f`, and `create KIND NAME` with flags or questions.
+
+use clap::{Args, Subcommand};
+
+use super::route_rule::RouteRuleArgs;
+use super::write::{self, Verb, WriteArgs};
+use crate::App;
+use crate::error::Error;
+
+const EXAMPLES: &str = "\
+Examples:
+  # From files; all of them are checked before anything is created
+  meshctl create -f samples/bookinfo/route-rule-all-v1.yaml
+  # Send a tenth of the requests to v3, and wait until every proxy does so
+  meshctl create route-rule reviews-canary --destination reviews \\
+      --route version=v1:90 --route version=v3:10 --precedence 2 --wait
+  # From standard input
+  cat rules.yaml | meshctl create -f -";
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct CreateArgs {
+    #[command(subcommand)]
+    kind: Option<CreateKind>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// Kinds that can be made from flags.
+#[derive(Debug, Subcommand)]
+enum CreateKind {
+    /// Makes a route rule from flags; on a terminal it asks for what is missing
+    #[command(aliases = ["routerule", "route-rules", "routerules", "RouteRule", "rr"])]
+    RouteRule(Box<RouteRuleArgs>),
+}
+
+/// Runs `create`.
+///
+/// # Errors
+/// When anything is invalid, there already, or refused.
+pub fn run(app: &App, args: CreateArgs) -> Result<(), Error> {
+    match args.kind {
+        Some(CreateKind::RouteRule(args)) => super::route_rule::run(app, *args),
+        None => write::files(app, Verb::Create, &args.write),
+    }
+}

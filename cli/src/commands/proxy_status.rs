@@ -1,0 +1,134 @@
+//! `proxy-status`: whether every proxy follows the control plane.
+
+use api::messages::{Proxies, ProxyStatus, SyncState};
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::App;
+use crate::error::{Error, Exit};
+use crate::mesh;
+use crate::output::{Format, Paint};
+use crate::table::{Table, age};
+
+const EXAMPLES: &str = "\
+Examples:
+  # All proxies, and how far each is per type of resource
+  meshctl proxy-status
+  # One of them
+  meshctl proxy-status reviews-v1-7d9c8b6c5d-x2x8w.default
+  # For a program
+  meshctl proxy-status -o json";
+
+/// Arguments of `proxy-status`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct StatusArgs {
+    /// Only proxies whose name begins with this
+    #[arg(value_name = "PROXY")]
+    proxy: Option<String>,
+    /// Format of the answer: table|wide|json|yaml|name|jsonpath=TEMPLATE
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
+    output: Format,
+}
+
+/// Runs `proxy-status`.
+///
+/// # Errors
+/// When Pilot cannot be asked, or a proxy refuses what it was sent.
+pub fn run(app: &App, args: &StatusArgs) -> Result<(), Error> {
+    let answers = app.block_on(async {
+        let cluster = app.cluster().await?;
+        let mut answers: Vec<Proxies> = Vec::new();
+        for pilot in &mut mesh::pilots(&cluster).await? {
+            answers.push(pilot.connection.get("/v1/proxies").await?);
+        }
+        Ok(answers)
+    })?;
+    let mut proxies: Vec<(&ProxyStatus, &str)> =
+        answers.iter().flat_map(|a| a.proxies.iter().map(|proxy| (proxy, a.pilot.as_str()))).collect();
+    proxies.sort_by_key(|(proxy, _)| order(proxy));
+    if let Some(wanted) = &args.proxy {
+        let all: Vec<&str> = proxies.iter().map(|(proxy, _)| proxy.id.as_str()).collect();
+        let near = api::suggest::closest(wanted, all.iter().copied()).map(str::to_owned);
+        proxies.retain(|(proxy, _)| proxy.id.starts_with(wanted.as_str()));
+        if proxies.is_empty() {
+            let error = Error::failed(format!("no proxy `{wanted}` is connected"));
+            return Err(match near {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error.hint("see `meshctl proxy-status` for all"),
+            });
+        }
+    }
+    show(app, &args.output, &answers, &proxies)?;
+    let refused = proxies.iter().flat_map(|(proxy, _)| &proxy.types).any(|t| t.state == SyncState::Rejected);
+    if refused { Err(Error::said(Exit::Failed)) } else { Ok(()) }
+}
+
+/// By namespace, then by name.
+fn order(proxy: &ProxyStatus) -> (String, String) {
+    let (name, namespace) = proxy.id.rsplit_once('.').unwrap_or((&proxy.id, ""));
+    (namespace.to_owned(), name.to_owned())
+}
+
+fn show(app: &App, format: &Format, answers: &[Proxies], proxies: &[(&ProxyStatus, &str)]) -> Result<(), Error> {
+    let value = || {
+        let list: Vec<Value> = proxies
+            .iter()
+            .map(|(proxy, pilot)| {
+                let mut value = json!(proxy);
+                value["pilot"] = json!(pilot);
+                value
+            })
+            .collect();
+        let pilots: Vec<Value> = answers.iter().map(|a| json!({ "name": a.pilot, "version": a.version })).collect();
+        json!({ "pilots": pilots, "proxies": list })
+    };
+    match format {
+        Format::Json => app.ui.json(&value()),
+        Format::Yaml => app.ui.yaml(&value()),
+        Format::JsonPath(template) => app.ui.print(&template.render(&value())),
+        Format::Name => proxies.iter().try_for_each(|(proxy, _)| app.ui.line(&proxy.id)),
+        Format::Table | Format::Wide => table(app, proxies, *format == Format::Wide),
+    }
+}
+
+fn table(app: &App, proxies: &[(&ProxyStatus, &str)], is_wide: bool) -> Result<(), Error> {
+    if proxies.is_empty() {
+        app.ui.say("no proxy is connected");
+        return Ok(());
+    }
+    let mut headings = vec!["PROXY", "ROLE", "LDS", "RDS", "CDS", "EDS", "VERSION", "CONNECTED"];
+    if is_wide {
+        headings.extend(["IP", "PILOT"]);
+    }
+    let mut table = Table::new(&headings);
+    let now = Timestamp::now();
+    for (proxy, pilot) in proxies {
+        let mut row = vec![proxy.id.clone(), proxy.role.clone()];
+        row.extend(["LDS", "RDS", "CDS", "EDS"].map(|kind| state(proxy, kind, is_wide, app.ui.out)));
+        row.extend([proxy.version.clone(), age(&proxy.connected_since, now)]);
+        if is_wide {
+            row.extend([proxy.ip.clone(), (*pilot).to_owned()]);
+        }
+        table.row(row);
+    }
+    app.ui.print(&table.to_text(true))?;
+    for (proxy, _) in proxies {
+        for rejected in proxy.types.iter().flat_map(|t| &t.rejected) {
+            app.ui.warn(&format!("{} refuses {}: {}", proxy.id, rejected.resource, rejected.error));
+        }
+    }
+    Ok(())
+}
+
+fn state(proxy: &ProxyStatus, kind: &str, is_wide: bool, paint: Paint) -> String {
+    let Some(status) = proxy.types.iter().find(|t| t.kind == kind) else { return String::new() };
+    let word = match status.state {
+        SyncState::Synced => paint.good("SYNCED"),
+        SyncState::Stale => paint.warning("STALE"),
+        SyncState::Rejected => paint.error("REJECTED"),
+        SyncState::NotSent => paint.dim("NOT SENT"),
+    };
+    if is_wide { format!("{word} ({})", status.resources) } else { word }
+}

@@ -1,0 +1,199 @@
+//! Where words go: data on standard output, talk on standard error, colour on terminals alone.
+
+use std::io::{self, IsTerminal, Write};
+use std::str::FromStr;
+
+use api::suggest::closest;
+use serde_json::Value;
+
+use crate::error::{Error, Exit};
+use crate::jsonpath::Template;
+use crate::settings::Settings;
+
+/// How data is written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Format {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// More columns.
+    Wide,
+    /// YAML that can be given back with `-f`.
+    Yaml,
+    /// JSON.
+    Json,
+    /// `kind/name` lines.
+    Name,
+    /// What a kubectl JSONPath template selects.
+    JsonPath(Template),
+}
+
+/// What `-o` takes, for help texts.
+pub const FORMATS: &str = "table|wide|yaml|json|name|jsonpath=TEMPLATE";
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "table" | "short" => Ok(Format::Table),
+            "wide" => Ok(Format::Wide),
+            "yaml" => Ok(Format::Yaml),
+            "json" => Ok(Format::Json),
+            "name" => Ok(Format::Name),
+            _ => {
+                if let Some(template) = text.strip_prefix("jsonpath=") {
+                    return Template::parse(template).map(Format::JsonPath).map_err(|e| e.to_string());
+                }
+                let known = ["table", "wide", "yaml", "json", "name", "jsonpath=TEMPLATE"];
+                Err(match closest(text, known) {
+                    Some(near) => format!("unknown format, did you mean `{near}`? (formats: {FORMATS})"),
+                    None => format!("unknown format (formats: {FORMATS})"),
+                })
+            }
+        }
+    }
+}
+
+/// Whether and how words are coloured on one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paint {
+    colour: bool,
+}
+
+impl Paint {
+    /// No colour.
+    pub const PLAIN: Paint = Paint { colour: false };
+
+    fn with(self, codes: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{codes}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Something that failed.
+    #[must_use]
+    pub fn error(self, text: &str) -> String {
+        self.with("1;31", text)
+    }
+
+    /// Something that needs a look.
+    #[must_use]
+    pub fn warning(self, text: &str) -> String {
+        self.with("1;33", text)
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(self, text: &str) -> String {
+        self.with("1;36", text)
+    }
+
+    /// Something that went well.
+    #[must_use]
+    pub fn good(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    /// Something that stands out.
+    #[must_use]
+    pub fn strong(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    /// Something in the background.
+    #[must_use]
+    pub fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+}
+
+/// The two streams of a command.
+#[derive(Debug, Clone, Copy)]
+pub struct Ui {
+    /// Colour of standard output.
+    pub out: Paint,
+    /// Colour of standard error.
+    pub err: Paint,
+    /// Whether a person watches standard error.
+    pub is_live: bool,
+    /// Whether a person can be asked.
+    pub can_ask: bool,
+}
+
+impl Ui {
+    /// Looks at the process' own streams.
+    #[must_use]
+    pub fn of_process(settings: &Settings) -> Self {
+        let colour = !settings.no_color && settings.term.as_deref() != Some("dumb");
+        let (out, err) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+        Ui {
+            out: Paint { colour: colour && out },
+            err: Paint { colour: colour && err },
+            is_live: err && settings.term.as_deref() != Some("dumb"),
+            can_ask: err && io::stdin().is_terminal(),
+        }
+    }
+
+    /// Writes data to standard output, as it is.
+    ///
+    /// # Errors
+    /// When the reader has gone, an error that says nothing; when the disk is full, one that says so.
+    pub fn print(&self, text: &str) -> Result<(), Error> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(write_error)
+    }
+
+    /// Writes one line of data.
+    ///
+    /// # Errors
+    /// As [`Ui::print`].
+    pub fn line(&self, text: &str) -> Result<(), Error> {
+        self.print(&format!("{text}\n"))
+    }
+
+    /// Writes a value as JSON.
+    ///
+    /// # Errors
+    /// As [`Ui::print`].
+    pub fn json(&self, value: &Value) -> Result<(), Error> {
+        self.print(&format!("{value:#}\n"))
+    }
+
+    /// Writes a value as YAML.
+    ///
+    /// # Errors
+    /// As [`Ui::print`].
+    pub fn yaml(&self, value: &Value) -> Result<(), Error> {
+        self.print(&api::yaml::render(value))
+    }
+
+    /// Says something on standard error.
+    pub fn say(&self, text: &str) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// Says something on standard error that is no failure, but should be known.
+    pub fn warn(&self, text: &str) {
+        self.say(&format!("{} {text}", self.err.warning("warning:")));
+    }
+}
+
+fn write_error(error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Error::broken_pipe();
+    }
+    Error::failed("cannot write to standard output").because(crate::error::io_words(&error))
+}
+
+/// Shows an error where its reader looks for it, and says how the process ends.
+#[must_use]
+pub fn report(error: &Error, as_json: bool, ui: &Ui) -> Exit {
+    if error.is_quiet() {
+        return error.exit();
+    }
+    if as_json {
+        let _ = ui.json(&error.to_json());
+    } else {
+        let _ = io::stderr().lock().write_all(error.to_text(ui.err).as_bytes());
+    }
+    error.exit()
+}
