@@ -1,9 +1,10 @@
 //! What a request meets in the mesh, decided by one pure, deterministic library.
 //!
-//! [`generate`] makes xDS resources of the model, `compile` makes tables of them, [`decide`](mod@decide)
+//! [`generate`] makes xDS resources of the model, [`compile`] makes tables of them, [`decide`](mod@decide)
 //! makes a decision of tables and a request. No IO, no clock, no random source: dice are an argument.
 
 pub mod balance;
+pub mod compile;
 pub mod decide;
 pub mod generate;
 pub mod matcher;

@@ -21,6 +21,8 @@ pub struct Listener {
     pub restores_original_dst: bool,
     /// Whether the first bytes are looked at to recognise HTTP.
     pub inspects_http: bool,
+    /// Ports for which they are not.
+    pub inspects_not: Option<Ports>,
     /// How long the first bytes may take; `None` is for ever.
     pub inspect_timeout: Option<Duration>,
     /// Whether a connection goes on when they take longer; else it is closed.
@@ -32,10 +34,16 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// All filter chains, the default last.
+    pub fn all_chains(&self) -> impl Iterator<Item = &Chain> {
+        self.chains.iter().chain(&self.default_chain)
+    }
+
     /// Whether a connection to `port` needs its first bytes inspected before a chain can be chosen.
     #[must_use]
     pub fn must_inspect(&self, port: u16) -> bool {
         self.inspects_http
+            && !self.inspects_not.as_ref().is_some_and(|ports| ports.contains(port))
             && self
                 .chains
                 .iter()
@@ -61,6 +69,35 @@ impl Listener {
             }
         }
         any_protocol.or(self.default_chain.as_ref())
+    }
+}
+
+/// A set of ports.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// All.
+    Any,
+    /// From the first to before the second.
+    Range(i32, i32),
+    /// In one of these.
+    Or(Vec<Ports>),
+    /// In all of these.
+    And(Vec<Ports>),
+    /// Not in this.
+    Not(Box<Ports>),
+}
+
+impl Ports {
+    /// Whether a port is in the set.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        match self {
+            Ports::Any => true,
+            Ports::Range(start, end) => (*start..*end).contains(&i32::from(port)),
+            Ports::Or(sets) => sets.iter().any(|set| set.contains(port)),
+            Ports::And(sets) => sets.iter().all(|set| set.contains(port)),
+            Ports::Not(set) => !set.contains(port),
+        }
     }
 }
 
@@ -116,6 +153,8 @@ pub struct Http {
     pub access_log: Vec<AccessLog>,
     /// How long a connection may be idle; `None` leaves it to the proxy.
     pub idle_timeout: Option<Duration>,
+    /// Whether clients are outside the mesh, so that what they say about themselves is not believed.
+    pub is_edge: bool,
 }
 
 impl Http {

@@ -1,0 +1,153 @@
+//! `HttpConnectionManager`, `TcpProxy` and access logs.
+
+use std::mem::take;
+use std::sync::Arc;
+
+use super::strict::{At, Refusal, duration, nothing_left, typed};
+use super::{cluster, fault, route, route_action};
+use crate::proto::{accesslog, extension, file_log, hcm as pb, protobuf, router, stream_log, tcp_proxy};
+use crate::tables::{AccessLog, Fault, Http, Name, PathPolicy, Routes, Slashes, Tcp, WeightedCluster};
+
+use pb::http_connection_manager::{CodecType, PathWithEscapedSlashesAction, RouteSpecifier};
+
+/// Compiles how HTTP is served.
+pub(super) fn manager(any: &protobuf::Any) -> Result<Http, Refusal> {
+    let mut message: pb::HttpConnectionManager = typed(any, extension::HCM.1)?;
+    match CodecType::try_from(take(&mut message.codec_type)) {
+        Ok(CodecType::Auto | CodecType::Http1) => {}
+        Ok(codec) => return Err(Refusal::not_in_force(format!("codec_type: {}", codec.as_str_name()))),
+        Err(error) => return Err(Refusal::invalid(format!("codec_type: {error}"))),
+    }
+    let stat_prefix = take(&mut message.stat_prefix).into();
+    let routes = match message.route_specifier.take() {
+        Some(RouteSpecifier::RouteConfig(config)) => Routes::Inline(Arc::new(route::table(config).at("route_config")?)),
+        Some(RouteSpecifier::Rds(rds)) => {
+            cluster::from_ads(rds.config_source).at("rds.config_source")?;
+            if rds.route_config_name.is_empty() {
+                return Err(Refusal::invalid("`rds.route_config_name` is empty"));
+            }
+            Routes::Named(Name::new(&rds.route_config_name))
+        }
+        Some(RouteSpecifier::ScopedRoutes(_)) => return Err(Refusal::not_in_force("scoped_routes")),
+        None => return Err(Refusal::invalid("there are neither `rds` nor `route_config`")),
+    };
+    let (faults, default_fault) = filters(take(&mut message.http_filters))?;
+    let path = path_policy(&mut message)?;
+    let access_log = access_logs(take(&mut message.access_log))?;
+    let mut common = message.common_http_protocol_options.take().unwrap_or_default();
+    let idle_timeout = duration(common.idle_timeout.take()).at("common_http_protocol_options.idle_timeout")?;
+    nothing_left(&common).at("common_http_protocol_options")?;
+    let is_edge = message.use_remote_address.take().is_some_and(|edge| edge.value);
+    nothing_left(&message)?;
+    Ok(Http { stat_prefix, routes, faults, default_fault, path, access_log, idle_timeout, is_edge })
+}
+
+/// Filters: faults any number of times before the router, which is last. The second fault filter would draw again, so
+/// there is at most one.
+fn filters(filters: Vec<pb::HttpFilter>) -> Result<(bool, Option<Fault>), Refusal> {
+    let (mut faults, mut default_fault) = (false, None);
+    let count = filters.len();
+    if count == 0 {
+        return Err(Refusal::invalid("`http_filters` is empty: the router is missing"));
+    }
+    for (nth, mut filter) in filters.into_iter().enumerate() {
+        let mut read = || {
+            filter.name.clear();
+            let Some(pb::http_filter::ConfigType::TypedConfig(any)) = filter.config_type.take() else {
+                return Err(Refusal::not_in_force("a filter without typed_config"));
+            };
+            nothing_left(&filter)?;
+            match any.type_url.as_str() {
+                url if url == extension::ROUTER.1 && nth + 1 == count => {
+                    nothing_left(&typed::<router::Router>(&any, extension::ROUTER.1)?)
+                }
+                url if url == extension::ROUTER.1 => Err(Refusal::invalid("the router is not the last filter")),
+                _ if nth + 1 == count => Err(Refusal::invalid("the last filter is not the router")),
+                url if url == extension::FAULT.1 && !faults => {
+                    faults = true;
+                    default_fault = fault::fault(&any)?;
+                    Ok(())
+                }
+                url => Err(Refusal::not_in_force(url)),
+            }
+        };
+        read().at_nth("http_filters", nth)?;
+    }
+    Ok((faults, default_fault))
+}
+
+/// Paths are always normalised, so that `normalize_path: false` is refused.
+fn path_policy(message: &mut pb::HttpConnectionManager) -> Result<PathPolicy, Refusal> {
+    if message.normalize_path == Some(protobuf::BoolValue { value: true }) {
+        message.normalize_path = None;
+    }
+    let action = PathWithEscapedSlashesAction::try_from(take(&mut message.path_with_escaped_slashes_action))
+        .map_err(|error| Refusal::invalid(format!("path_with_escaped_slashes_action: {error}")))?;
+    let escaped_slashes = match action {
+        PathWithEscapedSlashesAction::ImplementationSpecificDefault | PathWithEscapedSlashesAction::KeepUnchanged => {
+            Slashes::Keep
+        }
+        PathWithEscapedSlashesAction::RejectRequest => Slashes::Reject,
+        PathWithEscapedSlashesAction::UnescapeAndForward => Slashes::Unescape,
+        PathWithEscapedSlashesAction::UnescapeAndRedirect => {
+            return Err(Refusal::not_in_force("path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT"));
+        }
+    };
+    Ok(PathPolicy { merge_slashes: take(&mut message.merge_slashes), escaped_slashes })
+}
+
+/// Compiles how bytes are passed.
+pub(super) fn tcp(any: &protobuf::Any) -> Result<Tcp, Refusal> {
+    use tcp_proxy::tcp_proxy::ClusterSpecifier;
+    let mut message: tcp_proxy::TcpProxy = typed(any, extension::TCP_PROXY.1)?;
+    let clusters: Vec<_> = match message.cluster_specifier.take() {
+        Some(ClusterSpecifier::Cluster(name)) => vec![WeightedCluster { name: Name::new(&name), weight: 1 }],
+        Some(ClusterSpecifier::WeightedClusters(list)) => list
+            .clusters
+            .into_iter()
+            .map(|mut cluster| {
+                let of =
+                    WeightedCluster { name: Name::new(&take(&mut cluster.name)), weight: take(&mut cluster.weight) };
+                nothing_left(&cluster).map(|()| of)
+            })
+            .collect::<Result<_, _>>()
+            .at("weighted_clusters")?,
+        None => Vec::new(),
+    };
+    if clusters.iter().any(|cluster| cluster.name.as_str().is_empty()) {
+        return Err(Refusal::invalid("the cluster has no name"));
+    }
+    route_action::total(clusters.iter().map(|cluster| cluster.weight))?;
+    let stat_prefix = take(&mut message.stat_prefix).into();
+    let idle_timeout = duration(message.idle_timeout.take()).at("idle_timeout")?;
+    let access_log = access_logs(take(&mut message.access_log))?;
+    nothing_left(&message)?;
+    Ok(Tcp { stat_prefix, clusters, idle_timeout, access_log })
+}
+
+fn access_logs(logs: Vec<accesslog::AccessLog>) -> Result<Vec<AccessLog>, Refusal> {
+    logs.into_iter().enumerate().map(|(nth, log)| access_log(log).at_nth("access_log", nth)).collect()
+}
+
+fn access_log(mut message: accesslog::AccessLog) -> Result<AccessLog, Refusal> {
+    message.name.clear();
+    let Some(accesslog::access_log::ConfigType::TypedConfig(any)) = message.config_type.take() else {
+        return Err(Refusal::not_in_force("an access log without typed_config"));
+    };
+    nothing_left(&message)?;
+    if any.type_url == extension::STDOUT_LOG.1 {
+        nothing_left(&typed::<stream_log::StdoutAccessLog>(&any, extension::STDOUT_LOG.1)?)?;
+        return Ok(AccessLog::Stdout);
+    }
+    if any.type_url != extension::FILE_LOG.1 {
+        return Err(Refusal::not_in_force(any.type_url));
+    }
+    let mut log: file_log::FileAccessLog = typed(&any, extension::FILE_LOG.1)?;
+    let path = take(&mut log.path);
+    nothing_left(&log)?;
+    match path.as_str() {
+        "" => Err(Refusal::invalid("the access log has no path")),
+        "/dev/stdout" => Ok(AccessLog::Stdout),
+        _ => Ok(AccessLog::File(path.into())),
+    }
+}

@@ -1,0 +1,137 @@
+//! `Listener` → its table entry.
+
+use std::mem::take;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::http;
+use super::strict::{At, Refusal, decode, duration, named, nothing_left, port, socket_address, typed};
+use crate::proto::{core, extension, http_inspector, listener as pb, original_dst, protobuf};
+use crate::tables::{Chain, ChainMatch, Filter, Listener, Name, Ports};
+
+/// How long the first bytes may take unless the listener says otherwise.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Compiles a listener.
+pub(super) fn compile(name: &str, body: &[u8]) -> Result<Listener, Refusal> {
+    let mut message: pb::Listener = decode(body)?;
+    let own = take(&mut message.name);
+    named(name, &own)?;
+    let address = socket_address(message.address.take()).at("address")?;
+    let bind = message.bind_to_port.take().is_none_or(|bind| bind.value);
+    let use_original_dst = message.use_original_dst.take().is_some_and(|value| value.value);
+    core::TrafficDirection::try_from(take(&mut message.traffic_direction))
+        .map_err(|error| Refusal::invalid(format!("traffic_direction: {error}")))?;
+    let filters = listener_filters(take(&mut message.listener_filters))?;
+    let inspect_timeout = duration(message.listener_filters_timeout.take()).at("listener_filters_timeout")?;
+    let chains = take(&mut message.filter_chains)
+        .into_iter()
+        .enumerate()
+        .map(|(nth, message)| chain(message).at_nth("filter_chains", nth))
+        .collect::<Result<Vec<_>, _>>()?;
+    let default_chain = message.default_filter_chain.take().map(chain).transpose().at("default_filter_chain")?;
+    let continue_on_timeout = take(&mut message.continue_on_listener_filters_timeout);
+    nothing_left(&message)?;
+    if chains.is_empty() && default_chain.is_none() {
+        return Err(Refusal::invalid("the listener has no filter chain"));
+    }
+    for (nth, chain) in chains.iter().enumerate() {
+        if chains.iter().take(nth).any(|other| other.matches == chain.matches) {
+            return Err(Refusal::invalid("two filter chains are for the same connections"))
+                .at_nth("filter_chains", nth);
+        }
+    }
+    Ok(Listener {
+        name: Name::new(&own),
+        address,
+        bind,
+        use_original_dst,
+        restores_original_dst: filters.original_dst || use_original_dst,
+        inspects_http: filters.inspector,
+        inspects_not: filters.inspects_not,
+        inspect_timeout: Some(inspect_timeout.unwrap_or(INSPECT_TIMEOUT)).filter(|timeout| !timeout.is_zero()),
+        continue_on_timeout,
+        chains,
+        default_chain,
+    })
+}
+
+#[derive(Default)]
+struct ListenerFilters {
+    original_dst: bool,
+    inspector: bool,
+    inspects_not: Option<Ports>,
+}
+
+fn listener_filters(filters: Vec<pb::ListenerFilter>) -> Result<ListenerFilters, Refusal> {
+    let mut found = ListenerFilters::default();
+    for (nth, mut filter) in filters.into_iter().enumerate() {
+        let mut read = || {
+            filter.name.clear();
+            let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = filter.config_type.take() else {
+                return Err(Refusal::not_in_force("a listener filter without typed_config"));
+            };
+            match any.type_url.as_str() {
+                url if url == extension::ORIGINAL_DST.1 => {
+                    typed::<original_dst::OriginalDst>(&any, url)?;
+                    found.original_dst = true;
+                }
+                url if url == extension::HTTP_INSPECTOR.1 => {
+                    nothing_left(&typed::<http_inspector::HttpInspector>(&any, url)?)?;
+                    found.inspector = true;
+                    found.inspects_not = filter.filter_disabled.take().map(ports).transpose().at("filter_disabled")?;
+                }
+                url => return Err(Refusal::not_in_force(url)),
+            }
+            nothing_left(&filter)
+        };
+        read().at_nth("listener_filters", nth)?;
+    }
+    Ok(found)
+}
+
+fn ports(predicate: pb::ListenerFilterChainMatchPredicate) -> Result<Ports, Refusal> {
+    use pb::listener_filter_chain_match_predicate::{MatchSet, Rule};
+    let all = |set: MatchSet| set.rules.into_iter().map(ports).collect::<Result<Vec<_>, _>>();
+    match predicate.rule {
+        None => Err(Refusal::invalid("the predicate is empty")),
+        Some(Rule::AnyMatch(any)) => Ok(if any { Ports::Any } else { Ports::Not(Box::new(Ports::Any)) }),
+        Some(Rule::DestinationPortRange(range)) => Ok(Ports::Range(range.start, range.end)),
+        Some(Rule::OrMatch(set)) => all(set).map(Ports::Or),
+        Some(Rule::AndMatch(set)) => all(set).map(Ports::And),
+        Some(Rule::NotMatch(rule)) => ports(*rule).map(|ports| Ports::Not(Box::new(ports))),
+    }
+}
+
+fn chain(mut message: pb::FilterChain) -> Result<Chain, Refusal> {
+    let name = take(&mut message.name);
+    let matches = chain_match(message.filter_chain_match.take()).at("filter_chain_match")?;
+    let mut filters = take(&mut message.filters);
+    nothing_left(&message)?;
+    let (Some(mut filter), true) = (filters.pop(), filters.is_empty()) else {
+        return Err(Refusal::invalid("a filter chain has exactly one filter: HTTP or TCP"));
+    };
+    filter.name.clear();
+    let Some(pb::filter::ConfigType::TypedConfig(any)) = filter.config_type.take() else {
+        return Err(Refusal::not_in_force("a filter without typed_config")).at_nth("filters", 0);
+    };
+    nothing_left(&filter).at_nth("filters", 0)?;
+    let filter = compiled(&any).at_nth("filters", 0)?;
+    Ok(Chain { name: name.into(), matches, filter })
+}
+
+fn compiled(any: &protobuf::Any) -> Result<Filter, Refusal> {
+    match any.type_url.as_str() {
+        url if url == extension::HCM.1 => Ok(Filter::Http(Arc::new(http::manager(any)?))),
+        url if url == extension::TCP_PROXY.1 => Ok(Filter::Tcp(Arc::new(http::tcp(any)?))),
+        url => Err(Refusal::not_in_force(url)),
+    }
+}
+
+fn chain_match(message: Option<pb::FilterChainMatch>) -> Result<ChainMatch, Refusal> {
+    let Some(mut message) = message else { return Ok(ChainMatch::default()) };
+    let destination_port = message.destination_port.take().map(|number| port(number.value)).transpose()?;
+    let application_protocols = take(&mut message.application_protocols).into_iter().map(Into::into).collect();
+    nothing_left(&message)?;
+    Ok(ChainMatch { destination_port, application_protocols })
+}

@@ -1,0 +1,218 @@
+//! A model of bookinfo, as discovery and the classic rules would make it.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::model::*;
+use api::problem::Location;
+use engine::compile::Compiler;
+use engine::generate;
+use engine::tables::{Filter, Http, Tables};
+
+pub(crate) const VERSIONS: [(&str, &[&str]); 4] =
+    [("details", &["v1"]), ("productpage", &["v1"]), ("ratings", &["v1"]), ("reviews", &["v1", "v2", "v3"])];
+
+pub(crate) fn port(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).unwrap()
+}
+
+pub(crate) fn host(name: &str) -> Host {
+    Host::of_service(name, "default", "cluster.local")
+}
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn key(name: &str) -> Key {
+    Key { namespace: "default".to_owned(), name: name.to_owned() }
+}
+
+pub(crate) fn workload(app: &str, version: &str, address: IpAddr) -> Arc<Workload> {
+    Arc::new(Workload {
+        key: key(&format!("{app}-{version}-abc12-xyz")),
+        owner: format!("{app}-{version}"),
+        addresses: vec![address],
+        labels: labels(&[("app", app), ("version", version)]),
+        service_account: format!("bookinfo-{app}"),
+        ports: vec![port(9080)],
+        has_sidecar: true,
+    })
+}
+
+fn service(name: &str, address: [u8; 4], ports: &[(&str, u16, Protocol)]) -> Service {
+    Service {
+        host: host(name),
+        key: key(name),
+        addresses: vec![Ipv4Addr::from(address).into()],
+        ports: ports
+            .iter()
+            .map(|(name, number, protocol)| Port {
+                name: (*name).to_owned(),
+                number: port(*number),
+                protocol: *protocol,
+            })
+            .collect(),
+        resolution: Resolution::Virtual,
+    }
+}
+
+/// Services, endpoints and an Ingress; no rules.
+pub(crate) fn bookinfo() -> Model {
+    let mut model = Model::default();
+    let mut last = 0;
+    for (nth, (app, versions)) in VERSIONS.iter().enumerate() {
+        let of = service(app, [10, 96, 0, 20 + nth as u8], &[("http", 9080, Protocol::Http)]);
+        let endpoints: Vec<_> = versions
+            .iter()
+            .map(|version| {
+                last += 1;
+                let address = IpAddr::from([10, 244, 0, last]);
+                Endpoint {
+                    address,
+                    port: port(9080),
+                    service_port: port(9080),
+                    health: Health::Ready,
+                    workload: workload(app, version, address),
+                }
+            })
+            .collect();
+        model.endpoints.insert(of.host.clone(), endpoints.into());
+        model.services.insert(of.host.clone(), Arc::new(of));
+    }
+    let mongo = service("mongodb", [10, 96, 0, 30], &[("mongo", 27017, Protocol::Tcp), ("", 8080, Protocol::Auto)]);
+    model.services.insert(mongo.host.clone(), Arc::new(mongo));
+    let paths = [
+        IngressPath::Exact("/productpage".to_owned()),
+        IngressPath::Elements("/api/v1/products".to_owned()),
+        IngressPath::Text("/static".to_owned()),
+    ];
+    let rules = paths.map(|path| IngressRule { host: None, path, service: host("productpage"), port: port(9080) });
+    let ingress = Ingress { key: key("gateway"), origin: Origin::default(), rules: rules.to_vec() };
+    model.ingresses.insert(key("gateway"), Arc::new(ingress));
+    model
+}
+
+/// A rule that sends everything to one version.
+pub(crate) fn rule(name: &str, destination: &str, precedence: i32, versions: &[(&str, u32)]) -> RouteRule {
+    RouteRule {
+        key: key(name),
+        origin: Origin {
+            resource_version: "1".to_owned(),
+            location: Some(Location { file: format!("{name}.yaml"), line: 3, column: 1 }),
+        },
+        destination: host(destination),
+        precedence,
+        source: None,
+        conditions: Vec::new(),
+        action: Action::Route {
+            to: versions
+                .iter()
+                .map(|(version, weight)| Target {
+                    host: host(destination),
+                    labels: labels(&[("version", version)]),
+                    weight: *weight,
+                })
+                .collect(),
+            rewrite: None,
+        },
+        fault: Fault::default(),
+        timeout: None,
+    }
+}
+
+pub(crate) fn cookie_of_jason() -> Condition {
+    Condition {
+        on: Subject::Header("cookie".to_owned()),
+        value: StringMatch::Regex("^(.*?;)?(user=jason)(;.*)?$".to_owned()),
+    }
+}
+
+/// Bookinfo with the classic rules: all to v1, Jason to reviews v2 and with slow ratings, half of the rest to v3.
+pub(crate) fn with_rules() -> Model {
+    let mut rules = vec![
+        rule("details-default", "details", 1, &[("v1", 100)]),
+        rule("productpage-default", "productpage", 1, &[("v1", 100)]),
+        rule("ratings-default", "ratings", 1, &[("v1", 100)]),
+        rule("reviews-default", "reviews", 1, &[("v1", 50), ("v3", 50)]),
+    ];
+    let mut jason = rule("reviews-test-v2", "reviews", 2, &[("v2", 100)]);
+    jason.conditions.push(cookie_of_jason());
+    rules.push(jason);
+    let mut slow = rule("ratings-test-delay", "ratings", 2, &[("v1", 100)]);
+    slow.conditions.push(cookie_of_jason());
+    slow.source = Some(Source { service: Some(host("reviews")), labels: labels(&[("version", "v2")]) });
+    slow.fault.delay = Some(Delay { percent: Percent { millionths: 1_000_000 }, fixed: Duration::from_secs(7) });
+    rules.push(slow);
+    let mut model = bookinfo();
+    for rule in rules {
+        model.route_rules.insert(rule.key.clone(), Arc::new(rule));
+    }
+    let policy = DestinationPolicy {
+        key: key("reviews-random"),
+        origin: Origin::default(),
+        destination: host("reviews"),
+        labels: Labels::new(),
+        source: None,
+        balancing: Balancing::Random,
+    };
+    model.destination_policies.insert(policy.key.clone(), Arc::new(policy));
+    model
+}
+
+/// The proxy of one workload.
+pub(crate) fn sidecar(model: &Model, app: &str, version: &str) -> Node {
+    let endpoints = &model.endpoints[&host(app)];
+    let endpoint = endpoints.iter().find(|endpoint| endpoint.workload.labels["version"] == version).unwrap();
+    Node { role: Role::Sidecar, workload: Arc::clone(&endpoint.workload), services: vec![host(app)] }
+}
+
+/// The ingress gateway.
+pub(crate) fn gateway() -> Node {
+    let workload = Workload {
+        key: Key { namespace: "mesh-system".to_owned(), name: "mesh-ingressgateway-abc12-xyz".to_owned() },
+        owner: "mesh-ingressgateway".to_owned(),
+        addresses: vec![IpAddr::from([10, 244, 0, 99])],
+        labels: labels(&[("app", "mesh-ingressgateway")]),
+        service_account: "mesh-ingressgateway".to_owned(),
+        ports: Vec::new(),
+        has_sidecar: false,
+    };
+    Node { role: Role::Gateway, workload: Arc::new(workload), services: Vec::new() }
+}
+
+/// Everything that a node gets, compiled; panics with the name of what is refused.
+pub(crate) fn compiled(model: &Model, node: &Node) -> Compiler {
+    let mut compiler = Compiler::new();
+    for resource in generate::everything(model, node) {
+        if let Err(why) = compiler.update(resource.kind, &resource.name, &resource.version, &resource.body) {
+            panic!("{:?} {}: {why}", resource.kind, resource.name);
+        }
+    }
+    compiler
+}
+
+/// How HTTP is served for connections that were going to a service.
+pub(crate) fn http_at(tables: &Tables, service: &Service, port: u16) -> Arc<Http> {
+    let accepted = tables.listener("virtual_outbound").unwrap();
+    let listener = tables.hand_over(accepted, SocketAddr::new(service.addresses[0], port));
+    match &listener.chain(port, Some("http/1.1")).unwrap().filter {
+        Filter::Http(http) => Arc::clone(http),
+        Filter::Tcp(_) => panic!("{} is opaque", service.host),
+    }
+}
+
+/// A sequence of numbers that looks random and is the same each time.
+pub(crate) fn dice(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
