@@ -1,16 +1,44 @@
 //! The local Kubernetes API: the objects, and the server that speaks about them.
+//!
+//! [`Store`] holds the objects. [`Api`] adds what a Kubernetes API server puts in front of them: defaults, admission,
+//! tokens, and (by [`serve`]) HTTP over TLS. Controllers write through [`Api`], the node reports through [`Store`].
 
+mod admission;
+mod answer;
+mod classic;
 pub mod defaults;
+mod discovery;
 mod error;
+mod follow;
+mod handler;
 mod journal;
+pub mod kubeconfig;
 pub mod object;
+mod operations;
+mod patch;
+mod pki;
+pub mod pods;
+mod rbac;
+mod remote;
+mod request;
 mod resources;
+mod reviews;
+mod scale;
 mod selector;
+mod server;
 pub mod store;
 mod streams;
+mod table;
+mod tokens;
+mod webhook;
 
 pub use error::{ApiError, ApiResult, Reason};
-pub use resources::{Resource, Resources};
+pub use operations::{Caller, PatchTarget};
+pub use patch::PatchKind;
+pub use pki::{Pki, PkiError};
+pub use resources::{Resource, Resources, Scale, Version};
 pub use selector::Selection;
+pub use server::{Api, ApiConfig, StartError, serve};
 pub use store::{Change, DeleteOptions, Deleted, Event, List, OpenError, Part, Store, Watch};
 pub use streams::{Duplex, ExecRequest, ExecSession, LogRequest, PodRef, PodStreams, TerminalSize};
+pub use tokens::{ISSUER, Token, TokenRequest, Tokens, User};
