@@ -56,6 +56,11 @@ impl Resource {
     }
 }
 
+/// Makes a resource of an encoding whose maps are in any order; its version is the hash of `canonical`, which has one.
+pub(crate) fn resource_of(kind: Kind, name: String, body: Vec<u8>, canonical: &[u8]) -> Resource {
+    wire::resource_of(kind, name, body, canonical)
+}
+
 /// The name of a cluster: `outbound|<port>|<labels>|<host>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterName {

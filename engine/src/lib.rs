@@ -12,6 +12,7 @@ pub mod path;
 pub mod proto;
 pub mod request;
 pub mod tables;
+pub mod text;
 pub mod trace;
 
 pub use proto::Kind;

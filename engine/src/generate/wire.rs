@@ -62,6 +62,11 @@ pub(super) fn resource(kind: Kind, name: String, body: Vec<u8>) -> Resource {
     Resource { kind, name, version: version(&body), body: body.into() }
 }
 
+/// Makes a resource of an encoding whose maps are in any order: its version is the hash of a form that has one.
+pub(super) fn resource_of(kind: Kind, name: String, body: Vec<u8>, canonical: &[u8]) -> Resource {
+    Resource { kind, name, version: version(canonical), body: body.into() }
+}
+
 /// 128-bit FNV-1a in hexadecimal: fixed for all time, unlike the standard library's hashes.
 fn version(bytes: &[u8]) -> String {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
