@@ -12,6 +12,7 @@ pub mod names;
 pub mod object;
 pub mod problem;
 pub mod read;
+pub mod registry;
 pub mod spiffe;
 pub mod suggest;
 pub mod yaml;

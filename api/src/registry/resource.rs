@@ -1,0 +1,134 @@
+//! The resources of the API that the model is made of.
+
+use super::Id;
+use crate::names::{CLASSIC_GROUP, GROUP, VERSION};
+
+/// A resource that the registry takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// Services.
+    Service,
+    /// Endpoints of services.
+    EndpointSlice,
+    /// Pods.
+    Pod,
+    /// Ingresses, of either version.
+    Ingress,
+    /// Rules of routing.
+    RouteRule {
+        /// Whether it is the classic group's.
+        classic: bool,
+    },
+    /// Destination policies.
+    DestinationPolicy {
+        /// Whether it is the classic group's.
+        classic: bool,
+    },
+}
+
+impl Resource {
+    /// All of them; the classic group's are served only where they were asked for.
+    pub const ALL: [Resource; 8] = [
+        Resource::Service,
+        Resource::EndpointSlice,
+        Resource::Pod,
+        Resource::Ingress,
+        Resource::RouteRule { classic: false },
+        Resource::DestinationPolicy { classic: false },
+        Resource::RouteRule { classic: true },
+        Resource::DestinationPolicy { classic: true },
+    ];
+
+    /// The resource of an object, by its `apiVersion` and `kind`; `None` if the model is not made of it.
+    #[must_use]
+    pub fn of(api_version: &str, kind: &str) -> Option<Resource> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let classic = group == CLASSIC_GROUP;
+        Some(match (group, kind) {
+            ("", "Service") => Resource::Service,
+            ("", "Pod") => Resource::Pod,
+            ("discovery.k8s.io", "EndpointSlice") => Resource::EndpointSlice,
+            ("networking.k8s.io" | "extensions", "Ingress") => Resource::Ingress,
+            (GROUP | CLASSIC_GROUP, "RouteRule") => Resource::RouteRule { classic },
+            (GROUP | CLASSIC_GROUP, "DestinationPolicy") => Resource::DestinationPolicy { classic },
+            _ => return None,
+        })
+    }
+
+    /// Its group; empty for Kubernetes' core.
+    #[must_use]
+    pub fn group(self) -> &'static str {
+        match self {
+            Resource::Service | Resource::Pod => "",
+            Resource::EndpointSlice => "discovery.k8s.io",
+            Resource::Ingress => "networking.k8s.io",
+            Resource::RouteRule { classic } | Resource::DestinationPolicy { classic } => {
+                if classic {
+                    CLASSIC_GROUP
+                } else {
+                    GROUP
+                }
+            }
+        }
+    }
+
+    /// Its version.
+    #[must_use]
+    pub fn version(self) -> &'static str {
+        match self {
+            Resource::RouteRule { .. } | Resource::DestinationPolicy { .. } => VERSION,
+            _ => "v1",
+        }
+    }
+
+    /// `apiVersion` of its objects.
+    #[must_use]
+    pub fn api_version(self) -> String {
+        match self.group() {
+            "" => self.version().to_owned(),
+            group => format!("{group}/{}", self.version()),
+        }
+    }
+
+    /// `kind` of its objects.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Resource::Service => "Service",
+            Resource::EndpointSlice => "EndpointSlice",
+            Resource::Pod => "Pod",
+            Resource::Ingress => "Ingress",
+            Resource::RouteRule { .. } => "RouteRule",
+            Resource::DestinationPolicy { .. } => "DestinationPolicy",
+        }
+    }
+
+    /// Its name in URLs.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Resource::Service => "services",
+            Resource::EndpointSlice => "endpointslices",
+            Resource::Pod => "pods",
+            Resource::Ingress => "ingresses",
+            Resource::RouteRule { .. } => "routerules",
+            Resource::DestinationPolicy { .. } => "destinationpolicies",
+        }
+    }
+
+    fn in_group(self, classic: bool) -> Resource {
+        match self {
+            Resource::RouteRule { .. } => Resource::RouteRule { classic },
+            Resource::DestinationPolicy { .. } => Resource::DestinationPolicy { classic },
+            other => other,
+        }
+    }
+}
+
+impl Id {
+    /// The object of that name in our group, and in the classic one.
+    pub(super) fn in_both_groups(&self) -> (Id, Id) {
+        let of = |classic| Id { resource: self.resource.in_group(classic), key: self.key.clone() };
+        (of(false), of(true))
+    }
+}
