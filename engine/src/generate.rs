@@ -5,6 +5,7 @@
 //! `source` depends on who asks. Versions are hashes of the encoded bytes, which are in one fixed order.
 
 mod affected;
+mod bootstrap;
 mod clusters;
 mod endpoints;
 mod gateway;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use crate::proto::{Kind, protobuf};
 
 pub use affected::{Affected, affected};
+pub use bootstrap::{Bootstrap, envoy_bootstrap};
 pub use clusters::{cluster, cluster_names, cluster_names_of, clusters};
 pub use endpoints::{cluster_load_assignment, endpoints};
 pub use listeners::{listener, listener_names, listeners};

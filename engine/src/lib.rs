@@ -8,6 +8,7 @@ pub mod compile;
 pub mod decide;
 pub mod generate;
 pub mod matcher;
+pub mod node;
 pub mod path;
 pub mod proto;
 pub mod request;

@@ -216,3 +216,40 @@ pub(crate) fn dice(seed: u64) -> impl FnMut() -> u64 {
         z ^ (z >> 31)
     }
 }
+
+/// Rules that together use everything that a rule can say.
+pub(crate) fn every_kind_of_rule() -> Vec<RouteRule> {
+    let on = |on, value| Condition { on, value };
+    let rewritten = |mut rule: RouteRule, uri: Option<&str>, authority: Option<&str>| {
+        if let Action::Route { rewrite, .. } = &mut rule.action {
+            *rewrite = Some(Rewrite { uri: uri.map(str::to_owned), authority: authority.map(str::to_owned) });
+        }
+        rule
+    };
+    let v1 = |name: &str| rule(name, "productpage", 0, &[("v1", 100)]);
+    let mut exact = rewritten(v1("exact"), Some("/new"), Some("other"));
+    exact.conditions.push(on(Subject::Uri, StringMatch::Exact("/old".to_owned())));
+    let mut prefix = rewritten(v1("prefix"), Some("/new"), None);
+    prefix.conditions.push(on(Subject::Uri, StringMatch::Prefix("/old/".to_owned())));
+    let mut regex = rewritten(v1("regex"), Some(r"/new\1"), None);
+    regex.conditions.push(on(Subject::Uri, StringMatch::Regex("/old.*[?]x=1".to_owned())));
+    let mut headers = v1("headers");
+    headers.conditions = vec![
+        on(Subject::Method, StringMatch::Exact("POST".to_owned())),
+        on(Subject::Scheme, StringMatch::Exact("http".to_owned())),
+        on(Subject::Authority, StringMatch::Prefix("product".to_owned())),
+        on(Subject::Header("x-user".to_owned()), StringMatch::Prefix("ja".to_owned())),
+        cookie_of_jason(),
+    ];
+    headers.timeout = Some(Duration::from_millis(1500));
+    let share = |percent: u32| Percent { millionths: percent * 10_000 };
+    headers.fault = Fault {
+        delay: Some(Delay { percent: share(50), fixed: Duration::from_secs(2) }),
+        abort: Some(Abort { percent: share(10), status: 503 }),
+    };
+    let mut redirect = v1("redirect");
+    redirect.conditions.push(on(Subject::Uri, StringMatch::Exact("/moved".to_owned())));
+    redirect.action =
+        Action::Redirect(Redirect { uri: Some("/there".to_owned()), authority: Some("other.example".to_owned()) });
+    vec![exact, prefix, regex, headers, redirect]
+}
