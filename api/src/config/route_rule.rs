@@ -151,8 +151,8 @@ impl RouteRule {
         );
         let rewrite = self.rewrite.as_ref().map(|rewrite| rewrite.check("rewrite", context));
         let redirect = self.redirect.as_ref().map(|redirect| redirect.check("redirect", context));
-        self.check_exclusions(context);
         let to = self.targets(destination.as_ref(), around, context);
+        self.check_exclusions(context);
         let fault = self
             .http_fault
             .as_ref()

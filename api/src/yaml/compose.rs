@@ -130,7 +130,7 @@ impl<'t> Composer<'_, 't> {
 
     fn check_depth(&self, mark: Mark, height: usize) -> Result<(), Trouble> {
         if self.stack.len() + height > MAX_DEPTH {
-            return Err(trouble(mark, format!("values are nested more than {MAX_DEPTH} deep"), None));
+            return Err(too_deep(mark));
         }
         Ok(())
     }
@@ -241,10 +241,17 @@ impl<'t> Composer<'_, 't> {
     fn syntax(&self, error: &ScanError) -> Trouble {
         let mark = self.mark(error.marker().line(), error.marker().col());
         let text = error.info();
+        if text.contains("recursion limit") {
+            return too_deep(mark);
+        }
         let tab = text.contains("tab") || text.contains("Tab");
         let hint = if tab { Some("indent with spaces, not with tabs") } else { None };
         trouble(mark, format!("this is not YAML: {text}"), hint)
     }
+}
+
+fn too_deep(mark: Mark) -> Trouble {
+    trouble(mark, format!("values are nested more than {MAX_DEPTH} deep"), None)
 }
 
 fn trouble(mark: Mark, message: impl Into<String>, hint: Option<&'static str>) -> Trouble {
