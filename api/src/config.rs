@@ -29,9 +29,9 @@ pub use service::IstioService;
 #[serde(untagged)]
 pub enum Spec {
     /// Of a `RouteRule`.
-    RouteRule(RouteRule),
+    RouteRule(Box<RouteRule>),
     /// Of a `DestinationPolicy`.
-    DestinationPolicy(DestinationPolicy),
+    DestinationPolicy(Box<DestinationPolicy>),
     /// Of an `EgressRule`.
     EgressRule(EgressRule),
 }
@@ -61,8 +61,10 @@ impl Spec {
     #[must_use]
     pub fn read<'a>(kind: &Kind, node: &'a Node, context: &mut Context<'a>) -> Option<Spec> {
         match kind.kind {
-            k if k == kinds::ROUTE_RULE.kind => context.read(node).map(Spec::RouteRule),
-            k if k == kinds::DESTINATION_POLICY.kind => context.read(node).map(Spec::DestinationPolicy),
+            k if k == kinds::ROUTE_RULE.kind => context.read(node).map(|rule| Spec::RouteRule(Box::new(rule))),
+            k if k == kinds::DESTINATION_POLICY.kind => {
+                context.read(node).map(|policy| Spec::DestinationPolicy(Box::new(policy)))
+            }
             k if k == kinds::EGRESS_RULE.kind => context.read(node).map(Spec::EgressRule),
             _ => None,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use crate::config::{Meant, Spec, Surroundings, check};
 use crate::kinds::{self, Kind, Meaning};
@@ -87,7 +87,7 @@ pub fn validate_text(file: &str, text: &str) -> (Vec<ParsedObject>, Vec<Problem>
         );
     }
     problems.extend(duplicates(&mut objects));
-    problems.sort_by(|a, b| place(a).cmp(&place(b)));
+    problems.sort_by_key(place);
     (objects, problems)
 }
 
@@ -170,9 +170,13 @@ fn parse<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<ParsedObject> 
 /// The object of that kind in its native form.
 #[must_use]
 pub fn render(kind: &Kind, metadata: Json, spec: &Spec) -> Json {
+    let mut object = serde_json::Map::with_capacity(4);
+    object.insert("apiVersion".to_owned(), kinds::api_version().into());
+    object.insert("kind".to_owned(), kind.kind.into());
+    object.insert("metadata".to_owned(), metadata);
     // A spec is plain data with text for names: it cannot fail to be JSON.
-    let spec = serde_json::to_value(spec).unwrap_or_default();
-    json!({"apiVersion": kinds::api_version(), "kind": kind.kind, "metadata": metadata, "spec": spec})
+    object.insert("spec".to_owned(), serde_json::to_value(spec).unwrap_or_default());
+    Json::Object(object)
 }
 
 /// Reads an object with `context` looking at its root; `None` when it is not even known which object it is.

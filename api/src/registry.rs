@@ -92,7 +92,7 @@ impl Registry {
             Err(error) => return vec![unreadable(resource, &error, location)],
         };
         let id = Id { resource, key: metadata.key() };
-        let origin = Origin { resource_version: metadata.resource_version.clone(), location: location.clone() };
+        let origin = Origin { resource_version: metadata.resource_version, location: location.clone() };
         self.problems.remove(&id);
         let taken = match resource {
             Resource::Service => Service::deserialize(object).map(|service| self.take_service(&id.key, Some(service))),
@@ -178,7 +178,7 @@ impl Registry {
 
     /// Everything that is wrong with any object.
     pub fn problems(&self) -> impl Iterator<Item = (&Id, &Problem)> {
-        let others = self.problems.iter().map(|(id, problems)| (id, problems));
+        let others = self.problems.iter();
         let configs = self.configs.iter().map(|(id, config)| (id, &config.problems));
         others.chain(configs).flat_map(|(id, problems)| problems.iter().map(move |problem| (id, problem)))
     }

@@ -47,7 +47,7 @@ mod tests {
         let conditional = RouteRule { conditions: vec![condition], ..rule("z-conditional", 1) };
         let source = Source { service: None, labels: [("app".to_owned(), "ratings".to_owned())].into() };
         let for_one_caller = RouteRule { source: Some(source), ..rule("y-caller", 1) };
-        let mut rules = vec![
+        let mut rules = [
             rule("b", 1),
             rule("low", -5),
             rule("a", 1),

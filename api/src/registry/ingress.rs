@@ -82,11 +82,10 @@ impl Registry {
     }
 
     /// The service and port that a back end means.
-    fn backend(&self, backend: &Backend, ingress: &Key) -> Result<(model::Host, NonZeroU16), Problem> {
+    fn backend(&self, backend: &Backend, ingress: &Key) -> Result<(model::Host, NonZeroU16), Box<Problem>> {
         let Some((name, port)) = backend.target() else {
-            return Err(
-                Problem::error("the back end names no service and port").with_hint("only services can be back ends")
-            );
+            let problem = Problem::error("the back end names no service and port");
+            return Err(Box::new(problem.with_hint("only services can be back ends")));
         };
         let key = Key { namespace: ingress.namespace.clone(), name: name.to_owned() };
         let number = match &port {
@@ -102,7 +101,8 @@ impl Registry {
             PortRef::Number(number) => number.to_string(),
             PortRef::Name(name) => name,
         };
-        let number = number.ok_or_else(|| Problem::error(format!("the service {key} has no port `{port}`")))?;
+        let number =
+            number.ok_or_else(|| Box::new(Problem::error(format!("the service {key} has no port `{port}`"))))?;
         Ok((self.host(&key), number))
     }
 }

@@ -62,7 +62,7 @@ fn slice(name: &str, service: &str, pods: &[(&str, &str, bool)]) -> Json {
     })
 }
 
-fn rule(version: &str, spec: Json) -> Json {
+fn rule(version: &str, spec: &Json) -> Json {
     json!({
         "metadata": {"name": "reviews", "namespace": "default", "resourceVersion": version},
         "spec": spec,
@@ -169,12 +169,12 @@ fn a_node_has_the_services_that_select_its_pod_ready_or_not() {
 fn a_bad_rule_is_out_of_force_and_says_why_and_others_stay() {
     let mut registry = reviews();
     let good = json!({"destination": {"name": "reviews"}});
-    assert_eq!(registry.apply(RULES, &rule("7", good.clone())), []);
+    assert_eq!(registry.apply(RULES, &rule("7", &good)), []);
     let id = Id { resource: RULES, key: key("reviews") };
     assert!(registry.status(&id).is_some_and(|status| status.is_accepted && status.resource_version == "7"));
     assert_eq!(registry.model().route_rules[&key("reviews")].origin.resource_version, "7");
 
-    let mut other = rule("8", json!({"destination": {"name": "reviews"}, "route": [{"weight": 90}]}));
+    let mut other = rule("8", &json!({"destination": {"name": "reviews"}, "route": [{"weight": 90}]}));
     other["metadata"]["name"] = json!("other");
     let problems = registry.apply(RULES, &other);
     assert_eq!(problems[0].message, "the weights of route `other` add up to 90, not 100");
@@ -193,9 +193,9 @@ fn a_bad_rule_is_out_of_force_and_says_why_and_others_stay() {
 fn of_one_name_in_both_groups_ours_wins_and_the_classic_one_says_so() {
     let mut registry = reviews();
     let spec = |precedence: i32| json!({"destination": {"name": "reviews"}, "precedence": precedence});
-    registry.apply(CLASSIC_RULES, &rule("1", spec(1)));
+    registry.apply(CLASSIC_RULES, &rule("1", &spec(1)));
     assert_eq!(registry.model().route_rules[&key("reviews")].precedence, 1);
-    registry.apply(RULES, &rule("2", spec(2)));
+    registry.apply(RULES, &rule("2", &spec(2)));
     assert_eq!(registry.model().route_rules[&key("reviews")].precedence, 2);
     let classic = Id { resource: CLASSIC_RULES, key: key("reviews") };
     let status = registry.status(&classic).expect("the classic rule is there");

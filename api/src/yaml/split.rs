@@ -47,15 +47,15 @@ fn push<'t>(chunks: &mut Vec<Chunk<'t>>, chunk: Chunk<'t>) {
         return;
     }
     if begin.starts_with('{') {
-        json_values(chunks, chunk);
+        json_values(chunks, &chunk);
     } else {
         chunks.push(chunk);
     }
 }
 
 /// Cuts `{…} {…}` between the values; anything else after a value stays with it, for the parser to complain about.
-fn json_values<'t>(chunks: &mut Vec<Chunk<'t>>, chunk: Chunk<'t>) {
-    let Chunk { text, mut line, mut column } = chunk;
+fn json_values<'t>(chunks: &mut Vec<Chunk<'t>>, chunk: &Chunk<'t>) {
+    let Chunk { text, mut line, mut column } = *chunk;
     let (mut start, mut start_line, mut start_column) = (0, line, column);
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     let mut ended = false;

@@ -31,6 +31,14 @@ fn yaml_and_json_are_read_alike() {
         ("a: &x {b: 1}\nc: *x\nd: [*x]\n", vec![json!({"a": {"b": 1}, "c": {"b": 1}, "d": [{"b": 1}]})]),
         ("a: &x {b: 1, c: 2}\nd:\n  <<: *x\n  c: 3\n", vec![json!({"a": {"b": 1, "c": 2}, "d": {"c": 3, "b": 1}})]),
         ("%YAML 1.2\n---\na: 1\n", vec![json!({"a": 1})]),
+        (
+            &format!("{{\"a\": \"{0}\", \"b\": [\"{0}\"]}}", "x".repeat(5000)),
+            vec![json!({"a": "x".repeat(5000), "b": ["x".repeat(5000)]})],
+        ),
+        (
+            &format!("a: \"{0}\"\nb:\n- '{0}'\n- {0}\n", "x".repeat(5000)),
+            vec![json!({"a": "x".repeat(5000), "b": ["x".repeat(5000), "x".repeat(5000)]})],
+        ),
         ("", vec![]),
         ("# only a comment\n", vec![]),
     ] {
