@@ -175,6 +175,3 @@ fn pick<'t>(clusters: &'t [WeightedCluster], total: u32, dice: &mut impl Dice) -
         hit
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -50,10 +50,7 @@ impl Regex {
             return Err(PatternError::TooLong(pattern.len()));
         }
         // Alone first: `a)(b` is no pattern, though it would be one between parentheses.
-        let unicode = match build(pattern, false) {
-            Ok(_) => false,
-            Err(_) => build(pattern, true).map(|_| true)?,
-        };
+        let unicode = needs_unicode(pattern)?;
         let whole = build(&format!(r"\A(?:{pattern})\z"), unicode)?;
         Ok(Regex { pattern: pattern.into(), whole, anywhere: None })
     }
@@ -64,7 +61,7 @@ impl Regex {
     /// As [`Regex::new`].
     pub fn for_substitution(pattern: &str) -> Result<Self, PatternError> {
         let mut regex = Regex::new(pattern)?;
-        regex.anywhere = Some(build(pattern, false).or_else(|_| build(pattern, true))?);
+        regex.anywhere = Some(build(pattern, needs_unicode(pattern)?)?);
         Ok(regex)
     }
 
@@ -116,6 +113,22 @@ impl Regex {
     }
 }
 
+/// Whether a pattern asks for more than ASCII.
+fn needs_unicode(pattern: &str) -> Result<bool, PatternError> {
+    let parsed = |unicode| syntax::parse_with(pattern, &syntax_of(unicode));
+    if parsed(false).is_ok() {
+        return Ok(false);
+    }
+    match parsed(true) {
+        Ok(_) => Ok(true),
+        Err(error) => Err(PatternError::Unusable { pattern: pattern.to_owned(), reason: one_line(&error.to_string()) }),
+    }
+}
+
+fn syntax_of(unicode: bool) -> syntax::Config {
+    syntax::Config::new().unicode(unicode).utf8(false).nest_limit(64)
+}
+
 fn build(pattern: &str, unicode: bool) -> Result<meta::Regex, PatternError> {
     let config = meta::Config::new()
         .nfa_size_limit(Some(NFA_LIMIT))
@@ -124,14 +137,14 @@ fn build(pattern: &str, unicode: bool) -> Result<meta::Regex, PatternError> {
         .utf8_empty(false);
     meta::Builder::new()
         .configure(config)
-        .syntax(syntax::Config::new().unicode(unicode).utf8(false).nest_limit(64))
+        .syntax(syntax_of(unicode))
         .build(pattern)
-        .map_err(|error| PatternError::Unusable { pattern: pattern.to_owned(), reason: one_line(&error) })
+        .map_err(|error| PatternError::Unusable { pattern: pattern.to_owned(), reason: one_line(&error.to_string()) })
 }
 
-fn one_line(error: &meta::BuildError) -> String {
-    let text = error.syntax_error().map_or_else(|| error.to_string(), ToString::to_string);
-    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+/// The parser draws the pattern over several lines; the last says what is wrong.
+fn one_line(error: &str) -> String {
+    error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 impl fmt::Debug for Regex {
