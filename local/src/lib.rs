@@ -1,3 +1,10 @@
 //! The one-machine platform: a small Kubernetes API, and a node that runs pods as processes.
 
 pub mod api;
+mod node;
+pub mod platform;
+pub mod supervisor;
+mod sys;
+
+pub use node::{Images, ImagesError};
+pub use supervisor::{Options, SuperviseError, supervise};
