@@ -16,6 +16,7 @@ mod target;
 mod tests;
 
 pub use body::{Body, Piece};
+pub use chunked::copy_trailer;
 pub use head::{Field, Kind, Scan, Span, Version};
 pub use malformed::Malformed;
 pub use request::{Request, parse_request};

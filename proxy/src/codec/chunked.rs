@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::chars::is_value;
-use super::{Malformed, Piece};
+use super::head::parse_field;
+use super::{Kind, Malformed, Piece};
 
 const MAX_SIZE_LINE: usize = 1024;
 const MAX_TRAILER: usize = 8 * 1024;
@@ -70,6 +71,22 @@ impl Chunked {
             }
         }
     }
+}
+
+/// Appends a line of a trailer to `out` with its line end; a field that has no place in a trailer is left out.
+///
+/// # Errors
+///
+/// The line is not a field.
+pub fn copy_trailer(line: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+    let field = parse_field(line, 0).map_err(|_| Malformed::Trailer)?;
+    if field.kind == Kind::Other {
+        out.extend_from_slice(field.name.of(line));
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(field.value.of(line));
+        out.extend_from_slice(b"\r\n");
+    }
+    Ok(())
 }
 
 /// Nothing more can be read; what has been read stays consumed.

@@ -1,0 +1,175 @@
+//! One side's connection: a socket, what was read from it, and what is to be written to it.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use engine::tables::Load;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::buffer::Buffer;
+
+/// A connection with its buffers.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    io: TcpStream,
+    /// What was read and is not used up.
+    pub(crate) rx: Buffer,
+    /// What is to be written before anything else.
+    pub(crate) tx: Vec<u8>,
+    sent: usize,
+    /// Bytes read so far.
+    pub(crate) received: u64,
+    /// Bytes written so far.
+    pub(crate) written: u64,
+    /// Counts the connection at its endpoint as long as it is open.
+    pub(crate) counted: Option<Counted>,
+}
+
+/// Counts a connection at its endpoint.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<Load>);
+
+impl Counted {
+    /// One more open connection.
+    #[must_use]
+    pub(crate) fn at(load: &Arc<Load>) -> Self {
+        load.connections.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(load))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A `tx` larger than this is not kept over an idle time.
+const KEPT_TX: usize = 2 * 1024;
+
+impl Conn {
+    /// Takes over a connected socket.
+    #[must_use]
+    pub(crate) fn new(io: TcpStream) -> Self {
+        Conn { io, rx: Buffer::default(), tx: Vec::new(), sent: 0, received: 0, written: 0, counted: None }
+    }
+
+    /// Reads once. `Ok(0)` is the peer's end of its bytes; an error of kind `OutOfMemory` is a full buffer.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // No buffer is held over a wait.
+        if self.rx.is_empty() {
+            match self.io.poll_read_ready(cx) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => {
+                    self.rx.release();
+                    return Poll::Pending;
+                }
+            }
+        }
+        let space = self.rx.space();
+        if space.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        }
+        let mut into = ReadBuf::new(space);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
+        let count = into.filled().len();
+        self.rx.fill(count);
+        self.received += count as u64;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Whether everything in `tx` has been written.
+    #[must_use]
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.sent == self.tx.len()
+    }
+
+    /// Writes once: the rest of `tx`, then `body`. Returns how many bytes of `body` were written.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, body: &[u8]) -> Poll<io::Result<usize>> {
+        let head = self.tx.get(self.sent..).unwrap_or_default();
+        let written = if head.is_empty() {
+            ready!(Pin::new(&mut self.io).poll_write(cx, body))?
+        } else if body.is_empty() {
+            ready!(Pin::new(&mut self.io).poll_write(cx, head))?
+        } else {
+            let slices = [IoSlice::new(head), IoSlice::new(body)];
+            ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices))?
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.written += written as u64;
+        let of_head = written.min(head.len());
+        self.sent += of_head;
+        if self.is_flushed() {
+            self.tx.clear();
+            self.sent = 0;
+        }
+        Poll::Ready(Ok(written - of_head))
+    }
+
+    /// Writes all of `tx`.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.is_flushed() {
+            ready!(self.poll_write(cx, &[]))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says that no more bytes follow.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// Forgets what is to be written.
+    pub(crate) fn discard_tx(&mut self) {
+        self.tx.clear();
+        self.sent = 0;
+    }
+
+    /// Looks for the peer's end, and keeps what it sends meanwhile as far as there is room. Ready only when it is gone.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.rx.has_cheap_space() {
+            match self.poll_read(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Gives back the memory that an idle connection does not need.
+    pub(crate) fn park(&mut self) {
+        self.rx.park();
+        if self.tx.is_empty() && self.tx.capacity() > KEPT_TX {
+            self.tx = Vec::new();
+        }
+    }
+
+    /// Whether an idle connection can still be used: the peer has neither closed it nor sent anything.
+    ///
+    /// `ask_kernel` looks past what the runtime has been told so far.
+    #[must_use]
+    pub(crate) fn is_live(&self, ask_kernel: bool) -> bool {
+        let mut byte = [0];
+        if !matches!(self.io.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            return false;
+        }
+        if !ask_kernel {
+            return true;
+        }
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        matches!(socket2::SockRef::from(&self.io).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Closes so that the peer sees a broken connection rather than a complete message.
+    pub(crate) fn reset(self) {
+        // If it fails the socket is closed the ordinary way, which a length or a chunk also shows to be too early.
+        let _ = socket2::SockRef::from(&self.io).set_linger(Some(std::time::Duration::ZERO));
+    }
+}

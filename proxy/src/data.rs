@@ -1,0 +1,216 @@
+//! The data path as a whole: what all connections share, and how listeners are served.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use engine::tables::{Cluster, ClusterSpec, Discovery, Lb, Limits as ClusterLimits, Listener, Name, Tables, Upstream};
+use runtime::{Drain, Tasks};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::access_log::AccessLog;
+use crate::codec::Limits;
+use crate::connect::Connector;
+use crate::failure::Failure;
+use crate::headers::Edge;
+use crate::leave::until_cut;
+use crate::metrics::{Identity, Metrics};
+use crate::origdst::{canonical, original_destination};
+use crate::pool::Pool;
+use crate::report::TcpReport;
+use crate::upstream::Arrival;
+use crate::{inbound, outbound};
+
+/// How the data path behaves, apart from what the tables say.
+#[derive(Debug)]
+pub struct Settings {
+    /// Socket mark of the proxy's own connections; `None` sets none.
+    pub mark: Option<u32>,
+    /// Who the proxy stands beside, or is.
+    pub identity: Identity,
+    /// Where requests are logged; `None` is nowhere.
+    pub access_log: Option<AccessLog>,
+    /// Bounds of heads.
+    pub limits: Limits,
+    /// How long a connection without a request is kept.
+    pub idle_timeout: Duration,
+    /// How long a head may take from its first byte.
+    pub head_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            mark: None,
+            identity: Identity::default(),
+            access_log: None,
+            limits: Limits::default(),
+            idle_timeout: Duration::from_secs(3600),
+            head_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct DataPath {
+    pub(crate) tables: Arc<ArcSwap<Tables>>,
+    pub(crate) connector: Connector,
+    pub(crate) pool: Pool,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) limits: Limits,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) head_timeout: Duration,
+    pub(crate) drain: Drain,
+    pub(crate) passthrough: Arc<Cluster>,
+    refused: Arc<Cluster>,
+}
+
+impl DataPath {
+    /// A data path that decides with `tables`, whatever they hold at the time of each request.
+    #[must_use]
+    pub fn new(tables: Arc<ArcSwap<Tables>>, settings: Settings, drain: Drain) -> Arc<Self> {
+        Arc::new(DataPath {
+            tables,
+            connector: Connector { mark: settings.mark },
+            pool: Pool::default(),
+            metrics: Metrics::new(settings.identity),
+            access_log: settings.access_log,
+            limits: settings.limits,
+            idle_timeout: settings.idle_timeout,
+            head_timeout: settings.head_timeout,
+            drain,
+            passthrough: Arc::new(original_destinations("passthrough")),
+            refused: Arc::new(original_destinations("-")),
+        })
+    }
+
+    /// The counters, to be registered as a collector.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Number of idle upstream connections.
+    #[must_use]
+    pub fn idle_upstreams(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Closes idle upstream connections in time; never ends. To be run once, as a task.
+    pub async fn sweep(self: Arc<Self>) {
+        self.pool.sweep().await;
+    }
+
+    /// Serves the connections of `socket` by the listener that the tables have under `name` at the time of each, until
+    /// the drain begins or `tasks` are cancelled. Every connection is a task of `tasks`.
+    ///
+    /// A connection that comes while there is no such listener is closed.
+    ///
+    /// # Errors
+    ///
+    /// The socket cannot accept any more.
+    pub async fn serve_listener(
+        self: Arc<Self>,
+        name: String,
+        edge: Edge,
+        socket: TcpListener,
+        tasks: Tasks,
+    ) -> io::Result<()> {
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = self.drain.started() => return Ok(()),
+                () = tasks.token().cancelled() => return Ok(()),
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) if is_passing(&error) => continue,
+                Err(error) if is_shortage(&error) => {
+                    tracing::warn!(%error, listener = name, "no connection can be accepted for the moment");
+                    tokio::time::sleep(SHORTAGE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(listener) = self.tables.load().listener(&name).cloned() else {
+                tracing::debug!(listener = name, "a connection is closed: the listener does not exist");
+                continue;
+            };
+            let path = Arc::clone(&self);
+            tasks.spawn("connection", async move { path.serve_connection(edge, &listener, stream).await });
+        }
+    }
+
+    /// Serves one connection, from its original destination to its report.
+    pub async fn serve_connection(&self, edge: Edge, listener: &Arc<Listener>, socket: TcpStream) {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "the connection is gone before it is served");
+            return;
+        }
+        let serving = async {
+            match edge {
+                Edge::Inbound => inbound::serve(self, listener, socket).await,
+                Edge::Outbound | Edge::Gateway => outbound::serve(self, edge, listener, socket).await,
+            }
+        };
+        if let Some(Err(failure)) = until_cut(&self.drain, serving).await {
+            tracing::debug!(listener = %listener.name, failure = failure.code(), "a connection ended early");
+        }
+    }
+
+    /// Closes a connection that is not served, and tells of it.
+    pub(crate) fn refuse(&self, edge: Edge, arrival: &Arrival, failure: Failure) -> Result<(), Failure> {
+        let mut report = TcpReport::new(self, edge, arrival, &self.refused);
+        report.failure = Some(failure);
+        Err(failure)
+    }
+
+    /// Where a connection came in, and where it was going.
+    pub(crate) fn arrival(&self, socket: &TcpStream, listener: &Listener) -> Result<Arrival, Failure> {
+        let is_intercepted = listener.use_original_dst || listener.restores_original_dst;
+        let read = || -> io::Result<(SocketAddr, SocketAddr, SocketAddr)> {
+            let local = socket.local_addr()?;
+            let destination = if is_intercepted { original_destination(socket)? } else { canonical(local) };
+            Ok((socket.peer_addr()?, local, destination))
+        };
+        let (peer, local, destination) = read().map_err(|_| Failure::DownstreamClosed)?;
+        Ok(Arrival { peer: canonical(peer), local: canonical(local), destination })
+    }
+}
+
+const SHORTAGE: Duration = Duration::from_millis(50);
+
+/// The connection is gone, the socket is not.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// Descriptors or memory are short.
+fn is_shortage(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    const ENOMEM: i32 = 12;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS | ENOMEM))
+}
+
+/// A cluster for connections that no configured one is for.
+fn original_destinations(name: &str) -> Cluster {
+    let spec = ClusterSpec {
+        name: Name::new(name),
+        discovery: Discovery::OriginalDestination,
+        lb: Lb::RoundRobin,
+        connect_timeout: Duration::from_secs(5),
+        upstream: Upstream::AsDownstream,
+        limits: ClusterLimits::default(),
+        service: None,
+    };
+    Cluster { spec: Arc::new(spec), endpoints: None }
+}

@@ -1,0 +1,141 @@
+//! What a connection speaks, by its first bytes.
+
+use std::time::Duration;
+
+use crate::conn::Conn;
+use crate::failure::Failure;
+
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// HTTP/1.1 or what looks like it.
+    Http11,
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/2 with prior knowledge.
+    H2c,
+    /// TLS.
+    Tls,
+    /// Something else.
+    Opaque,
+    /// Nothing yet: the server may be the first to speak.
+    Silent,
+}
+
+impl Spoken {
+    /// As filter chains name it (`application_protocols`).
+    #[must_use]
+    pub(crate) fn alpn(self) -> Option<&'static str> {
+        match self {
+            Spoken::Http11 => Some("http/1.1"),
+            Spoken::Http10 => Some("http/1.0"),
+            Spoken::H2c => Some("h2c"),
+            Spoken::Tls | Spoken::Opaque | Spoken::Silent => None,
+        }
+    }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A request line longer than this is taken for HTTP by its beginning alone.
+const ENOUGH: usize = 2048;
+/// Methods are words of at most this length.
+const MAX_METHOD: usize = 24;
+
+/// Tells what the first bytes are; `None` if more are needed to tell.
+#[must_use]
+pub(crate) fn recognise(bytes: &[u8]) -> Option<Spoken> {
+    match bytes {
+        [] | [0x16] | [0x16, 3] => return None,
+        [0x16, 3, _, ..] => return Some(Spoken::Tls),
+        _ => {}
+    }
+    let start = bytes.len().min(PREFACE.len());
+    if bytes.get(..start) == PREFACE.get(..start) {
+        return if bytes.len() >= PREFACE.len() { Some(Spoken::H2c) } else { None };
+    }
+    let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    let method = bytes.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_')).count();
+    if method > MAX_METHOD {
+        return Some(Spoken::Opaque);
+    }
+    match bytes.get(method) {
+        None => return if bytes == b"\r" || method > 0 || bytes.is_empty() { None } else { Some(Spoken::Opaque) },
+        Some(b' ') if method > 0 => {}
+        Some(_) => return Some(Spoken::Opaque),
+    }
+    let Some(newline) = memchr::memchr(b'\n', bytes) else {
+        let rest = bytes.get(method + 1..).unwrap_or_default();
+        // A target begins with one of these; SMTP's and others' commands do not.
+        if !matches!(rest.first(), None | Some(b'/' | b'*' | b'h' | b'H')) && !bytes.starts_with(b"CONNECT ") {
+            return Some(Spoken::Opaque);
+        }
+        return if bytes.len() >= ENOUGH { Some(Spoken::Http11) } else { None };
+    };
+    let line = bytes.get(..newline).unwrap_or_default().trim_ascii_end();
+    if line.ends_with(b" HTTP/1.1") {
+        Some(Spoken::Http11)
+    } else if line.ends_with(b" HTTP/1.0") {
+        Some(Spoken::Http10)
+    } else {
+        Some(Spoken::Opaque)
+    }
+}
+
+/// Reads until it is clear what the connection speaks, for at most `timeout`. The bytes stay in `conn.rx`.
+///
+/// # Errors
+///
+/// The caller closed the connection without a byte, or it failed.
+pub(crate) async fn detect(conn: &mut Conn, timeout: Option<Duration>) -> Result<Spoken, Failure> {
+    let reading = async {
+        loop {
+            if let Some(spoken) = recognise(conn.rx.filled()) {
+                return Ok(spoken);
+            }
+            match std::future::poll_fn(|cx| conn.poll_read(cx)).await {
+                // Bytes that ended before they could be told apart are the upstream's to judge.
+                Ok(0) if !conn.rx.is_empty() => return Ok(Spoken::Opaque),
+                Ok(0) | Err(_) => return Err(Failure::DownstreamClosed),
+                Ok(_) => {}
+            }
+        }
+    };
+    let Some(timeout) = timeout else { return reading.await };
+    match tokio::time::timeout(timeout, reading).await {
+        Ok(spoken) => spoken,
+        Err(_) if conn.rx.is_empty() => Ok(Spoken::Silent),
+        Err(_) => Ok(Spoken::Opaque),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_bytes_tell_what_is_spoken() {
+        for (bytes, spoken) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Some(Spoken::Http11)),
+            (b"GET / HTTP/1.0\r\n", Some(Spoken::Http10)),
+            (b"GET / HTTP/1.1\n", Some(Spoken::Http11)),
+            (b"\r\nPOST /x HTTP/1.1\r\n", Some(Spoken::Http11)),
+            (b"CONNECT a:1 HTTP/1.1\r\n", Some(Spoken::Http11)),
+            (b"G", None),
+            (b"GET ", None),
+            (b"GET /x", None),
+            (b"PRI * HT", None),
+            (PREFACE, Some(Spoken::H2c)),
+            (b"PRI * HTTP/1.1\r\n", Some(Spoken::Http11)),
+            (b"\x16\x03\x01", Some(Spoken::Tls)),
+            (b"\x16", None),
+            (b"*1\r\n$4\r\nPING\r\n", Some(Spoken::Opaque)),
+            (b"PING\r\n", Some(Spoken::Opaque)),
+            (b"EHLO mail", Some(Spoken::Opaque)),
+            (b"\0\0\0", Some(Spoken::Opaque)),
+            (b"GET key\r\n", Some(Spoken::Opaque)),
+            (b"", None),
+        ] {
+            assert_eq!(recognise(bytes), spoken, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Why a request or connection failed: one word for it in reply, log and metric, with Envoy's flag beside it.
+
+use crate::codec::Malformed;
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Who asked.
+    Caller,
+    /// Who was asked.
+    Upstream,
+    /// The mesh: its configuration, its policy, or itself.
+    Mesh,
+}
+
+/// Why a request or connection failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Nothing is configured for it.
+    #[error("{0}")]
+    NoRoute(&'static str),
+    /// The route's cluster does not exist; the status is the route's.
+    #[error("the cluster of this route does not exist")]
+    NoCluster(u16),
+    /// The cluster has no endpoint.
+    #[error("the cluster has no endpoints")]
+    NoEndpoints,
+    /// No connection to the endpoint could be made.
+    #[error("the connection to the upstream could not be made")]
+    UpstreamConnect,
+    /// The endpoint closed or reset the connection before its answer was complete.
+    #[error("the upstream closed the connection before its answer was complete")]
+    UpstreamReset,
+    /// The endpoint's answer cannot be read.
+    #[error("the answer of the upstream cannot be read: {0}")]
+    UpstreamProtocol(Malformed),
+    /// It took longer than its route allows.
+    #[error("the upstream did not answer in time")]
+    Timeout,
+    /// A fault was injected.
+    #[error("a fault was injected by configuration")]
+    FaultAbort(u16),
+    /// The request cannot be read in one way only.
+    #[error("{0}")]
+    BadRequest(Malformed),
+    /// The path has no canonical form.
+    #[error("{0}")]
+    BadPath(engine::path::PathError),
+    /// A field of the head is not what it must be.
+    #[error("the authority of the request is not valid")]
+    BadAuthority,
+    /// The head of the request did not come in time.
+    #[error("the head of the request did not arrive in time")]
+    SlowRequest,
+    /// It asks for another protocol.
+    #[error("upgrades to other protocols and CONNECT are not supported")]
+    UpgradeRefused,
+    /// The caller has gone.
+    #[error("the caller closed the connection")]
+    DownstreamClosed,
+    /// The connection was really made to the proxy's own port.
+    #[error("the connection would come back to the proxy itself")]
+    Loop,
+    /// The proxy is about to end.
+    #[error("the proxy is draining")]
+    Draining,
+}
+
+impl Failure {
+    /// The word for it.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Failure::NoRoute(_) | Failure::NoCluster(_) => "no_route",
+            Failure::NoEndpoints => "no_endpoints",
+            Failure::UpstreamConnect => "upstream_connect",
+            Failure::UpstreamReset => "upstream_reset",
+            Failure::UpstreamProtocol(_) => "upstream_protocol",
+            Failure::Timeout => "timeout",
+            Failure::FaultAbort(_) => "fault_abort",
+            Failure::BadRequest(Malformed::HeadTooLarge | Malformed::TooManyFields) => "too_large",
+            Failure::BadRequest(_) | Failure::BadPath(_) | Failure::BadAuthority => "bad_request",
+            Failure::SlowRequest => "slow_request",
+            Failure::UpgradeRefused => "upgrade_refused",
+            Failure::DownstreamClosed => "downstream_closed",
+            Failure::Loop => "loop",
+            Failure::Draining => "draining",
+        }
+    }
+
+    /// Envoy's response flag for it.
+    #[must_use]
+    pub fn flag(self) -> &'static str {
+        match self {
+            Failure::NoRoute(_) => "NR",
+            Failure::NoCluster(_) => "NC",
+            Failure::NoEndpoints => "UH",
+            Failure::UpstreamConnect => "UF",
+            Failure::UpstreamReset => "UC",
+            Failure::UpstreamProtocol(_) => "UPE",
+            Failure::Timeout => "UT",
+            Failure::FaultAbort(_) => "FI",
+            Failure::BadRequest(_) | Failure::BadPath(_) | Failure::BadAuthority | Failure::UpgradeRefused => "DPE",
+            Failure::SlowRequest => "SI",
+            Failure::DownstreamClosed => "DC",
+            Failure::Loop | Failure::Draining => "-",
+        }
+    }
+
+    /// The status of the reply; 0 if nobody is there to read one.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Failure::NoRoute(_) => 404,
+            Failure::NoCluster(status) | Failure::FaultAbort(status) => status,
+            Failure::NoEndpoints
+            | Failure::UpstreamConnect
+            | Failure::UpstreamReset
+            | Failure::Draining => 503,
+            Failure::UpstreamProtocol(_) => 502,
+            Failure::Timeout => 504,
+            Failure::BadRequest(malformed) => malformed.status(),
+            Failure::BadPath(_) | Failure::BadAuthority => 400,
+            Failure::SlowRequest => 408,
+            Failure::UpgradeRefused => 501,
+            Failure::Loop => 508,
+            Failure::DownstreamClosed => 0,
+        }
+    }
+
+    /// Whose fault it is.
+    #[must_use]
+    pub fn fault(self) -> Fault {
+        match self {
+            Failure::UpstreamConnect | Failure::UpstreamReset | Failure::UpstreamProtocol(_) | Failure::Timeout => {
+                Fault::Upstream
+            }
+            Failure::BadRequest(_)
+            | Failure::BadPath(_)
+            | Failure::BadAuthority
+            | Failure::SlowRequest
+            | Failure::UpgradeRefused
+            | Failure::DownstreamClosed => Fault::Caller,
+            Failure::NoRoute(_)
+            | Failure::NoCluster(_)
+            | Failure::NoEndpoints
+            | Failure::FaultAbort(_)
+            | Failure::Loop
+            | Failure::Draining => Fault::Mesh,
+        }
+    }
+
+    /// Whether another endpoint might do better, as far as the failure itself tells.
+    #[must_use]
+    pub fn may_retry(self) -> bool {
+        matches!(self, Failure::UpstreamConnect | Failure::UpstreamReset | Failure::NoEndpoints)
+    }
+}

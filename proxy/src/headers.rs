@@ -1,0 +1,185 @@
+//! Heads as they go on: hop-by-hop fields and the mesh's own removed, framing and identity fields put in.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use crate::codec::{Field, Kind, Request, Response, Version};
+
+/// Where a request comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Edge {
+    /// From outside the mesh.
+    Gateway,
+    /// From the application beside the proxy.
+    Outbound,
+    /// From the mesh to the application beside the proxy.
+    Inbound,
+}
+
+/// What changes in a request's head on its way.
+#[derive(Debug)]
+pub struct RequestChanges<'a> {
+    /// Path and query to send.
+    pub path: &'a [u8],
+    /// Authority to send.
+    pub authority: &'a [u8],
+    /// Where the request comes in.
+    pub edge: Edge,
+    /// Who sent it.
+    pub peer: IpAddr,
+    /// The id to give it; `None` if it has one, or gets none.
+    pub request_id: Option<&'a [u8]>,
+}
+
+/// Appends the head of a request as it goes to the upstream.
+pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes: &RequestChanges<'_>) {
+    let RequestChanges { path, authority, edge, peer, request_id } = changes;
+    for part in [request.method.of(head), b" ", path, b" HTTP/1.1\r\nHost: ", authority, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+    let at_gateway = *edge == Edge::Gateway;
+    for field in &request.fields {
+        let stays = match field.kind {
+            Kind::Host | Kind::Internal => false,
+            Kind::ForwardedFor | Kind::ForwardedProto => !at_gateway,
+            kind => !kind.is_hop(),
+        };
+        if stays && !field.is_nominated {
+            write_field(out, field, head);
+        }
+    }
+    if request.is_chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if at_gateway {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        for field in request.fields.iter().filter(|field| field.kind == Kind::ForwardedFor && !field.value.is_empty()) {
+            out.extend_from_slice(field.value.of(head));
+            out.extend_from_slice(b", ");
+        }
+        // Writing to a vector does not fail.
+        let _ = write!(out, "{peer}\r\nX-Forwarded-Proto: http\r\n");
+    }
+    if let Some(id) = request_id {
+        for part in [&b"X-Request-Id: "[..], id, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What changes in a response's head on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseChanges {
+    /// The version that the client speaks.
+    pub version: Version,
+    /// Whether the body goes out in chunks.
+    pub chunked: bool,
+    /// Whether the connection ends after it.
+    pub close: bool,
+}
+
+/// Appends the head of a response as it goes to the client.
+pub fn write_response(out: &mut Vec<u8>, response: &Response, head: &[u8], changes: ResponseChanges) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    let status = response.status;
+    out.extend([100, 10, 1].map(|unit| b'0' + u8::try_from(status / unit % 10).unwrap_or(0)));
+    out.push(b' ');
+    out.extend_from_slice(response.reason.of(head));
+    out.extend_from_slice(b"\r\n");
+    for field in &response.fields {
+        if !field.kind.is_hop() && !field.is_nominated {
+            write_field(out, field, head);
+        }
+    }
+    if changes.chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if !response.is_interim() {
+        out.extend_from_slice(connection(changes.version, changes.close));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The `Connection` field of a response, if it needs one.
+pub(crate) fn connection(version: Version, close: bool) -> &'static [u8] {
+    match (version, close) {
+        (_, true) => b"Connection: close\r\n",
+        (Version::Http10, false) => b"Connection: keep-alive\r\n",
+        (Version::Http11, false) => b"",
+    }
+}
+
+fn write_field(out: &mut Vec<u8>, field: &Field, head: &[u8]) {
+    if field.is_plain {
+        out.extend_from_slice(head.get(field.name.start as usize..field.value.end as usize).unwrap_or_default());
+    } else {
+        out.extend_from_slice(field.name.of(head));
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(field.value.of(head));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A new request id: a random UUID.
+#[must_use]
+pub fn new_request_id() -> [u8; 36] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut bits: u128 = rand::random();
+    bits = (bits & !(0xf << 76)) | (4 << 76);
+    bits = (bits & !(0x3 << 62)) | (2 << 62);
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (at, place) in text.iter_mut().enumerate() {
+        if !matches!(at, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            *place = HEX[((bits >> shift) & 0xf) as usize];
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Limits, Scan, parse_request};
+
+    fn rewritten(text: &str, edge: Edge, request_id: Option<&[u8]>) -> String {
+        let (limits, mut request) = (Limits::default(), Request::default());
+        let end = Scan::default().find_end(text.as_bytes(), &limits).expect("valid").expect("whole");
+        parse_request(text.as_bytes(), end, &limits, &mut request).expect("valid");
+        let mut out = Vec::new();
+        let peer = IpAddr::from([10, 0, 0, 9]);
+        let changes = RequestChanges { path: b"/to", authority: b"b", edge, peer, request_id };
+        write_request(&mut out, &request, text.as_bytes(), &changes);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_or_to_the_mesh_goes_no_further() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, foo\r\nKeep-Alive: 5\r\nFoo: 1\r\nTE: trailers\r\n\
+                    X-Envoy-Original-Path: /admin\r\nx-mesh-failure: no_route\r\nProxy-Connection: close\r\nBar:  2 \r\n\r\n";
+        assert_eq!(rewritten(text, Edge::Outbound, None), "GET /to HTTP/1.1\r\nHost: b\r\nBar: 2\r\n\r\n");
+    }
+
+    #[test]
+    fn a_gateway_says_whom_it_speaks_for() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\n\r\n";
+        assert_eq!(
+            rewritten(text, Edge::Gateway, Some(b"id")),
+            "GET /to HTTP/1.1\r\nHost: b\r\nX-Forwarded-For: 1.2.3.4, 10.0.0.9\r\nX-Forwarded-Proto: http\r\nX-Request-Id: id\r\n\r\n"
+        );
+        assert_eq!(
+            rewritten(text, Edge::Inbound, None),
+            "GET /to HTTP/1.1\r\nHost: b\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn request_ids_are_random_uuids() {
+        let id = String::from_utf8(new_request_id().to_vec()).expect("text");
+        assert_eq!(id.len(), 36);
+        assert!(id.as_bytes()[14] == b'4' && matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b'), "{id}");
+        assert_ne!(new_request_id(), new_request_id());
+    }
+}

@@ -1,0 +1,44 @@
+//! Connections from the mesh to the application beside the proxy.
+
+use std::sync::Arc;
+
+use engine::tables::{Filter, Listener};
+use tokio::net::TcpStream;
+
+use crate::conn::Conn;
+use crate::data::DataPath;
+use crate::detect::{Spoken, detect};
+use crate::failure::Failure;
+use crate::headers::Edge;
+use crate::{http, tcp};
+
+/// Serves one inbound connection, from its original destination to its report.
+///
+/// The port that it was going to chooses the filter chain; ports that no service declares have the default chain.
+///
+/// # Errors
+///
+/// It ended before it was served as its caller meant.
+pub(crate) async fn serve(path: &DataPath, listener: &Arc<Listener>, socket: TcpStream) -> Result<(), Failure> {
+    const EDGE: Edge = Edge::Inbound;
+    let arrival = path.arrival(&socket, listener)?;
+    let port = arrival.destination.port();
+    let mut conn = Conn::new(socket);
+    let mut spoken = None;
+    if listener.must_inspect(port) {
+        spoken = Some(detect(&mut conn, listener.inspect_timeout).await?);
+        if spoken == Some(Spoken::Silent) && !listener.continue_on_timeout {
+            return path.refuse(EDGE, &arrival, Failure::SlowRequest);
+        }
+    }
+    let Some(chain) = listener.chain(port, spoken.and_then(Spoken::alpn)) else {
+        return path.refuse(EDGE, &arrival, Failure::NoRoute("no filter chain is for this port"));
+    };
+    match &chain.filter {
+        Filter::Http(http) => http::serve(path, Arc::clone(http), (EDGE, arrival), conn).await,
+        Filter::Tcp(tcp) => {
+            let tables = path.tables.load_full();
+            Box::pin(tcp::serve(path, &tables, tcp, (EDGE, arrival), conn)).await
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Connections from the application beside the proxy, and those that a gateway takes from outside.
+
+use std::sync::Arc;
+
+use engine::tables::{Filter, Listener};
+use tokio::net::TcpStream;
+
+use crate::conn::Conn;
+use crate::data::DataPath;
+use crate::detect::{Spoken, detect};
+use crate::failure::Failure;
+use crate::headers::Edge;
+use crate::{http, tcp};
+
+/// Serves one outbound connection, from its original destination to its report.
+///
+/// # Errors
+///
+/// It ended before it was served as its caller meant.
+pub(crate) async fn serve(path: &DataPath, edge: Edge, accepted: &Arc<Listener>, socket: TcpStream) -> Result<(), Failure> {
+    let arrival = path.arrival(&socket, accepted)?;
+    let tables = path.tables.load_full();
+    let listener = tables.hand_over(accepted, arrival.destination);
+    let port = arrival.destination.port();
+    let mut conn = Conn::new(socket);
+    let mut spoken = None;
+    if listener.must_inspect(port) {
+        spoken = Some(detect(&mut conn, listener.inspect_timeout).await?);
+        if spoken == Some(Spoken::Silent) && !listener.continue_on_timeout {
+            return path.refuse(edge, &arrival, Failure::SlowRequest);
+        }
+    }
+    let Some(chain) = listener.chain(port, spoken.and_then(Spoken::alpn)) else {
+        return path.refuse(edge, &arrival, Failure::NoRoute("no filter chain is for this connection"));
+    };
+    match &chain.filter {
+        Filter::Http(http) => http::serve(path, Arc::clone(http), (edge, arrival), conn).await,
+        Filter::Tcp(tcp) => Box::pin(tcp::serve(path, &tables, tcp, (edge, arrival), conn)).await,
+    }
+}

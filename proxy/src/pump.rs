@@ -1,0 +1,133 @@
+//! Moves one body from one connection to the other, framed anew.
+
+use std::io::Write as _;
+use std::task::{Context, Poll, ready};
+
+use crate::codec::{Body, Malformed, Piece};
+use crate::conn::Conn;
+
+/// How a body goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// As it is: by length, or until the connection closes.
+    Raw,
+    /// In chunks.
+    Chunked,
+}
+
+/// Whose fault it is that a body did not get through.
+#[derive(Debug)]
+pub(crate) enum PumpError {
+    /// The sender's connection failed.
+    Read,
+    /// The sender ended in the middle.
+    Truncated,
+    /// The sender's framing cannot be read.
+    Malformed(Malformed),
+    /// The receiver's connection failed.
+    Write,
+}
+
+/// One body on its way.
+#[derive(Debug)]
+pub(crate) struct Pump {
+    body: Body,
+    framing: Framing,
+    /// Bytes at the front of the sender's buffer that go out as they are.
+    direct: usize,
+    trailers: Vec<u8>,
+    ended: bool,
+    /// Bytes of content so far.
+    pub(crate) content: u64,
+}
+
+/// Chunks are put together up to this size before they are written.
+const COALESCED: usize = 64 * 1024;
+
+impl Pump {
+    /// A body that goes out in this framing.
+    #[must_use]
+    pub(crate) fn new(body: Body, framing: Framing) -> Self {
+        let ended = body.is_done() && framing == Framing::Raw;
+        Pump { body, framing, direct: 0, trailers: Vec::new(), ended, content: 0 }
+    }
+
+    /// Moves what can be moved; ready when all has been written, with what stood in `to.tx` before it.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn) -> Poll<Result<(), PumpError>> {
+        loop {
+            let wants_bytes = self.decode(from, to).map_err(PumpError::Malformed)?;
+            while self.direct > 0 || !to.is_flushed() {
+                let body = from.rx.filled().get(..self.direct).unwrap_or_default();
+                let written = ready!(to.poll_write(cx, body)).map_err(|_| PumpError::Write)?;
+                from.rx.consume(written);
+                self.direct -= written;
+            }
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+            if wants_bytes && ready!(from.poll_read(cx)).map_err(|_| PumpError::Read)? == 0 {
+                match self.body {
+                    Body::UntilClose => {
+                        self.body = Body::Done;
+                        self.end(to);
+                    }
+                    _ => return Poll::Ready(Err(PumpError::Truncated)),
+                }
+            }
+        }
+    }
+
+    /// Takes pieces off the sender's buffer until there is something to write; says whether more bytes are needed.
+    fn decode(&mut self, from: &mut Conn, to: &mut Conn) -> Result<bool, Malformed> {
+        while !self.ended && self.direct == 0 && to.tx.len() < COALESCED {
+            match self.body.next(from.rx.filled())? {
+                Piece::More => return Ok(true),
+                Piece::Data { data, consumed } => {
+                    self.content += data.len() as u64;
+                    if self.framing == Framing::Raw {
+                        from.rx.consume(data.start);
+                        self.direct = data.len();
+                    } else {
+                        chunk(&mut to.tx, from.rx.filled().get(data).unwrap_or_default());
+                        from.rx.consume(consumed);
+                    }
+                    // A body by length ends with its last byte.
+                    if self.body.is_done() {
+                        self.end(to);
+                    }
+                }
+                Piece::Trailer { line, consumed } => {
+                    if self.framing == Framing::Chunked {
+                        let line = from.rx.filled().get(line).unwrap_or_default();
+                        crate::codec::copy_trailer(line, &mut self.trailers)?;
+                    }
+                    from.rx.consume(consumed);
+                }
+                Piece::End { consumed } => {
+                    from.rx.consume(consumed);
+                    self.end(to);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn end(&mut self, to: &mut Conn) {
+        self.ended = true;
+        if self.framing == Framing::Chunked {
+            to.tx.extend_from_slice(b"0\r\n");
+            to.tx.extend_from_slice(&self.trailers);
+            to.tx.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+fn chunk(out: &mut Vec<u8>, data: &[u8]) {
+    if data.is_empty() {
+        return;
+    }
+    // Writing to a vector does not fail.
+    let _ = write!(out, "{:x}\r\n", data.len());
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,102 @@
+//! Which endpoint gets a request or connection, and the connection to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use engine::balance;
+use engine::tables::{Cluster, Discovery, Endpoint};
+
+use crate::conn::{Conn, Counted};
+use crate::connect::Connector;
+use crate::failure::Failure;
+use crate::origdst::canonical;
+
+/// Where a connection came in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    /// Who made it.
+    pub(crate) peer: SocketAddr,
+    /// The proxy's own address that it was accepted at.
+    pub(crate) local: SocketAddr,
+    /// Where it was going.
+    pub(crate) destination: SocketAddr,
+}
+
+/// The place that was picked.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// Its address.
+    pub(crate) address: SocketAddr,
+    /// What is known of it; nothing for original destinations.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+}
+
+/// Picks an endpoint of the cluster, or the connection's original destination if the cluster says so.
+///
+/// # Errors
+///
+/// There is none, or it is the proxy itself.
+pub(crate) fn pick(cluster: &Cluster, arrival: &Arrival) -> Result<Target, Failure> {
+    if cluster.spec.discovery == Discovery::OriginalDestination {
+        // Nobody was redirected: connecting there would come back here for ever.
+        if arrival.destination == canonical(arrival.local) {
+            return Err(Failure::Loop);
+        }
+        return Ok(Target { address: arrival.destination, endpoint: None });
+    }
+    let endpoints = cluster.endpoints.as_deref().ok_or(Failure::NoEndpoints)?;
+    let endpoint = balance::pick(endpoints, cluster.spec.lb, &mut dice).ok_or(Failure::NoEndpoints)?;
+    Ok(Target { address: endpoint.address, endpoint: Some(Arc::clone(endpoint)) })
+}
+
+/// The dice that the engine is given.
+pub(crate) fn dice() -> u64 {
+    rand::random()
+}
+
+/// Makes a new connection to the place.
+///
+/// # Errors
+///
+/// It cannot be made in time.
+pub(crate) async fn connect(connector: Connector, cluster: &Cluster, target: &Target) -> Result<Conn, Failure> {
+    let stream = connector.connect(target.address, cluster.spec.connect_timeout).await;
+    if let (Err(_), Some(endpoint)) = (&stream, &target.endpoint) {
+        endpoint.load.failed.fetch_add(1, Ordering::Relaxed);
+    }
+    let mut conn = Conn::new(stream?);
+    conn.counted = target.endpoint.as_ref().map(|endpoint| Counted::at(&endpoint.load));
+    Ok(conn)
+}
+
+/// Counts a request, or an opaque connection, as in flight at its endpoint while it lives.
+#[derive(Debug)]
+pub(crate) struct InFlight(Option<Arc<Endpoint>>);
+
+impl InFlight {
+    /// One more.
+    #[must_use]
+    pub(crate) fn at(target: &Target) -> Self {
+        if let Some(endpoint) = &target.endpoint {
+            endpoint.load.in_flight.fetch_add(1, Ordering::Relaxed);
+            endpoint.load.total.fetch_add(1, Ordering::Relaxed);
+        }
+        InFlight(target.endpoint.clone())
+    }
+
+    /// It has failed at the endpoint.
+    pub(crate) fn failed(&self) {
+        if let Some(endpoint) = &self.0 {
+            endpoint.load.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(endpoint) = &self.0 {
+            endpoint.load.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

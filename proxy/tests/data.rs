@@ -1,0 +1,17 @@
+//! The data path on loopback: real sockets, tables compiled from real resources, an upstream that each test plays itself.
+
+#![expect(unreachable_pub, reason = "a test has no outside")]
+#![allow(missing_docs, reason = "the harness is read with the tests")]
+
+#[path = "data/bodies.rs"]
+mod bodies;
+#[path = "data/connections.rs"]
+mod connections;
+#[path = "data/mesh.rs"]
+mod mesh;
+#[path = "data/opaque.rs"]
+mod opaque;
+#[path = "data/routing.rs"]
+mod routing;
+#[path = "data/strictness.rs"]
+mod strictness;
