@@ -10,6 +10,7 @@ use engine::tables::{Filter, Tables};
 use engine::text::{from_json, read_static};
 use engine::trace::{NoTrace, Recording, Step};
 use proptest::prelude::*;
+use prost::Message;
 use serde_json::{Value, json};
 use support::dice;
 
@@ -19,18 +20,22 @@ fn tables_of(virtual_hosts: &Value) -> Tables {
 }
 
 fn tables_with(virtual_hosts: &Value, more: &Value) -> Tables {
+    let mut manager = json!({ "route_config": { "virtual_hosts": virtual_hosts } });
+    manager.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    compiler_of(&manager).tables()
+}
+
+/// A listener `l` that speaks HTTP in this way, with the cluster `up`.
+fn compiler_of(more: &Value) -> Compiler {
     let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "h",
-        "route_config": { "virtual_hosts": virtual_hosts },
         "http_filters": [
             { "name": "f", "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault" } },
             { "name": "r", "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" } },
         ],
     });
-    if let (Value::Object(manager), Value::Object(more)) = (&mut manager, more) {
-        manager.extend(more.clone());
-    }
+    manager.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let config = json!({ "static_resources": {
         "listeners": [{
             "name": "l",
@@ -43,7 +48,7 @@ fn tables_with(virtual_hosts: &Value, more: &Value) -> Tables {
     for resource in read_static(&config.to_string()).unwrap() {
         compiler.update(resource.kind, &resource.name, &resource.version, &resource.body).unwrap();
     }
-    compiler.tables()
+    compiler
 }
 
 /// The route that takes a request, or what becomes of it without one.
@@ -251,11 +256,31 @@ fn shares_of_faults_and_of_routes_are_drawn() {
 
 #[test]
 fn a_table_of_ten_thousand_routes_finds_the_first_that_matches() {
-    let mut routes: Vec<Value> = (0..10_000)
-        .map(|nth| json!({ "name": format!("r{nth}"), "match": { "path": format!("/p/{nth}") }, "route": { "cluster": "up" } }))
-        .collect();
-    routes.insert(5_000, json!({ "name": "prefix", "match": { "prefix": "/p/7" }, "route": { "cluster": "up" } }));
-    let tables = tables_of(&json!([host("v", &["*"], &Value::Array(routes))]));
+    use engine::proto::route::{self as pb, route_match::PathSpecifier};
+    let to_up = |name: String, path| pb::Route {
+        name,
+        r#match: Some(pb::RouteMatch { path_specifier: Some(path), ..Default::default() }),
+        action: Some(pb::route::Action::DirectResponse(pb::DirectResponseAction { status: 200, ..Default::default() })),
+        ..Default::default()
+    };
+    let mut routes: Vec<_> =
+        (0..10_000).map(|nth| to_up(format!("r{nth}"), PathSpecifier::Path(format!("/p/{nth}")))).collect();
+    routes.insert(5_000, to_up("prefix".to_owned(), PathSpecifier::Prefix("/p/7".to_owned())));
+    let table = pb::RouteConfiguration {
+        name: "t".to_owned(),
+        virtual_hosts: vec![pb::VirtualHost {
+            name: "v".to_owned(),
+            domains: vec!["*".to_owned()],
+            routes,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let rds = json!({ "config_source": { "ads": {}, "resource_api_version": "V3" }, "route_config_name": "t" });
+    let mut compiler = compiler_of(&json!({ "rds": rds }));
+    assert_eq!(taken(&compiler.tables(), &Simple::get("a", "/")), "NoTable");
+    compiler.update(Kind::Route, "t", "1", &table.encode_to_vec().into()).unwrap();
+    let tables = compiler.tables();
     for (path, expected) in [("/p/9999", "r9999"), ("/p/42", "r42"), ("/p/70", "r70"), ("/p/7000", "prefix")] {
         assert_eq!(taken(&tables, &Simple::get("a", path)), expected, "{path}");
     }
