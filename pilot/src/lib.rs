@@ -1,1 +1,15 @@
-//! placeholder
+//! The mesh's control plane: source → registry → snapshot → xDS.
+
+pub mod auth;
+pub mod certificate;
+pub mod daemon;
+pub mod debug;
+pub mod hash;
+pub mod metrics;
+pub mod registry;
+pub mod resource;
+pub mod settings;
+pub mod snapshot;
+pub mod source;
+pub mod webhook;
+pub mod xds;

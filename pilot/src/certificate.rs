@@ -1,0 +1,157 @@
+//! Pilot's serving certificate, read from files and read again when they change.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use runtime::CancellationToken;
+use runtime::tls::TlsError;
+
+/// How often the files are looked at. Kubernetes takes up to a minute to bring a changed Secret into a pod.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Why the certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{} cannot be used", path.display())]
+    Unusable {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: TlsError,
+    },
+    /// Certificate and key do not fit, or the key's kind is not known.
+    #[error("the key in {} cannot be used with its certificate", directory.display())]
+    Mismatch {
+        /// Where both are.
+        directory: PathBuf,
+        /// Why not.
+        #[source]
+        source: rustls::Error,
+    },
+    /// TLS itself cannot be set up.
+    #[error("TLS cannot be set up")]
+    Setup(#[source] rustls::Error),
+}
+
+/// The certificate in force. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    directory: PathBuf,
+    current: Arc<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    key: ArcSwap<CertifiedKey>,
+    /// What the files held, to see a change.
+    files: ArcSwap<Files>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Files {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    root: Vec<u8>,
+}
+
+impl Certificate {
+    /// Reads `tls.crt`, `tls.key` and `ca.crt` in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// When one is missing or cannot be used.
+    pub fn load(directory: &Path) -> Result<Self, CertificateError> {
+        let files = Files::read(directory)?;
+        let key = files.certified_key(directory)?;
+        let current = Current { key: ArcSwap::from_pointee(key), files: ArcSwap::from_pointee(files) };
+        Ok(Certificate { directory: directory.to_owned(), current: Arc::new(current) })
+    }
+
+    /// The root (PEM) that vouches for the certificate.
+    #[must_use]
+    pub fn root_pem(&self) -> String {
+        String::from_utf8_lossy(&self.current.files.load().root).into_owned()
+    }
+
+    /// A server's configuration that presents whatever certificate is in force.
+    ///
+    /// # Errors
+    ///
+    /// When the build lacks what it needs.
+    pub fn server_config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, CertificateError> {
+        let mut config = ServerConfig::builder_with_provider(runtime::tls::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(CertificateError::Setup)?
+            .with_no_client_auth()
+            .with_cert_resolver(self.current.clone());
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
+    /// Follows the files until cancelled. A change that cannot be used leaves the old certificate in force.
+    pub async fn follow(self, cancelled: CancellationToken) {
+        while cancelled.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            match self.reload() {
+                Ok(true) => tracing::info!(directory = %self.directory.display(), "the certificate has been replaced"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(
+                    error = runtime::exit::chain(&error),
+                    "the changed certificate cannot be used; the old one stays in force"
+                ),
+            }
+        }
+    }
+
+    /// Reads the files again; whether they have changed.
+    fn reload(&self) -> Result<bool, CertificateError> {
+        let files = Files::read(&self.directory)?;
+        if files == **self.current.files.load() {
+            return Ok(false);
+        }
+        self.current.key.store(Arc::new(files.certified_key(&self.directory)?));
+        self.current.files.store(Arc::new(files));
+        Ok(true)
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.key.load_full())
+    }
+}
+
+impl Files {
+    fn read(directory: &Path) -> Result<Self, CertificateError> {
+        let read = |name: &str| {
+            let path = directory.join(name);
+            std::fs::read(&path).map_err(|source| CertificateError::Unreadable { path, source })
+        };
+        Ok(Files { certificate: read("tls.crt")?, key: read("tls.key")?, root: read("ca.crt")? })
+    }
+
+    fn certified_key(&self, directory: &Path) -> Result<CertifiedKey, CertificateError> {
+        let unusable =
+            |name: &str| { let path = directory.join(name); move |source| CertificateError::Unusable { path, source } };
+        let chain = runtime::tls::certificates(&self.certificate).map_err(unusable("tls.crt"))?;
+        let key = runtime::tls::private_key(&self.key).map_err(unusable("tls.key"))?;
+        runtime::tls::roots(&self.root).map_err(unusable("ca.crt"))?;
+        CertifiedKey::from_der(chain, key, &runtime::tls::provider())
+            .map_err(|source| CertificateError::Mismatch { directory: directory.to_owned(), source })
+    }
+}

@@ -1,0 +1,163 @@
+//! Starts the parts, joins them together, and ends them in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use install::inject::Injection;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use runtime::Tasks;
+use runtime::admin::{self, Limits};
+use runtime::exit::{Code, Failure};
+use runtime::signals::Shutdown;
+use runtime::tls::{Handshakes, TlsListener};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::auth::Authenticator;
+use crate::certificate::Certificate;
+use crate::debug::{self, Debug};
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::settings::{Listen, Settings};
+use crate::snapshot::{self, Snapshots};
+use crate::source::kubernetes;
+use crate::webhook;
+use crate::xds::{self, Ads, Proxies};
+
+/// Connections to the webhooks and to the debug port at a time, each.
+const CONNECTIONS: usize = 256;
+
+/// Runs until a signal, or until a part that cannot be done without ends.
+///
+/// # Errors
+///
+/// Why it cannot start or go on, with what to do about it.
+pub async fn run(settings: Settings) -> Result<(), Failure> {
+    let mut shutdown = Shutdown::listen()?;
+    let client = client(settings.kubeconfig.as_deref()).await?;
+    let drain = settings.drain;
+    let pilot = Pilot::start(settings, client).await?;
+    let token = pilot.tasks.token().clone();
+    let signal = tokio::select! {
+        signal = shutdown.recv() => Some(signal),
+        () = token.cancelled() => None,
+    };
+    tracing::info!(signal, "ending: proxies keep what they have and connect to another replica");
+    if let Err(left) = pilot.tasks.stop(drain).await {
+        tracing::warn!(?left, "ended before these were done");
+    }
+    match pilot.tasks.failure() {
+        Some(failure) => Err(Failure::new(failure)),
+        None => Ok(()),
+    }
+}
+
+/// The client of the API server: the pod's own account, or what a kubeconfig says.
+async fn client(kubeconfig: Option<&Path>) -> Result<Client, Failure> {
+    let config = match kubeconfig {
+        None => Config::incluster().map_err(|error| {
+            Failure::usage(error).with_hint("outside of a pod, say which API server: `mesh-pilot --kubeconfig FILE`")
+        })?,
+        Some(path) => {
+            let read = Kubeconfig::read_from(path).map_err(Failure::usage)?;
+            let options = KubeConfigOptions::default();
+            Config::from_custom_kubeconfig(read, &options).await.map_err(Failure::usage)?
+        }
+    };
+    Client::try_from(config).map_err(|error| Failure::new(error).with_code(Code::Unreachable))
+}
+
+/// A running Pilot.
+pub struct Pilot {
+    /// Where it listens.
+    pub addresses: Listen,
+    /// What it serves.
+    pub snapshots: Snapshots,
+    /// Whom it serves.
+    pub proxies: Proxies,
+    /// Its tasks; stop them to end it.
+    pub tasks: Tasks,
+}
+
+impl Pilot {
+    /// Starts everything: watches, registry, ADS, webhooks, debug port.
+    ///
+    /// # Errors
+    ///
+    /// When the certificate cannot be used or a port is taken.
+    pub async fn start(settings: Settings, client: Client) -> Result<Self, Failure> {
+        let certificate = Certificate::load(&settings.certificates).map_err(|error| {
+            let hint = format!("`meshctl install` puts it into the Secret {}", api::names::PILOT_CERT_SECRET);
+            Failure::new(error).with_hint(hint)
+        })?;
+        let [xds_listener, webhooks, debug] = bind(settings.listen).await?;
+        let addresses = Listen {
+            xds: xds_listener.local_addr()?,
+            webhooks: webhooks.local_addr()?,
+            debug: debug.local_addr()?,
+        };
+        let tasks = Tasks::new();
+        let registered = runtime::metrics::Metrics::new("pilot");
+        let metrics = Metrics::new(&registered);
+        let (publisher, snapshots) = snapshot::channel();
+        let proxies = Proxies::default();
+        let authenticator = Authenticator::new(client.clone());
+        let name: Arc<str> = settings.pod.as_str().into();
+
+        let (changes, receiver) = mpsc::channel(kubernetes::QUEUE);
+        kubernetes::watch(&client, &tasks, &changes);
+        let registry = Registry::new(settings.mesh.clone());
+        tasks.spawn_vital("registry", {
+            let running = registry.run(receiver, publisher, metrics.clone(), tasks.token().clone());
+            async move {
+                running.await;
+                Ok::<(), io::Error>(())
+            }
+        });
+        tasks.spawn("certificate", certificate.clone().follow(tasks.token().clone()));
+        let ads = Ads {
+            authenticator: authenticator.clone(),
+            snapshots: snapshots.clone(),
+            proxies: proxies.clone(),
+            metrics,
+            tasks: tasks.clone(),
+            name: name.clone(),
+        };
+        xds::serve(ads, xds_listener, &certificate, &tasks)?;
+        let injection = injection(&settings, certificate.clone());
+        let debugging = Debug { authenticator, snapshots: snapshots.clone(), proxies: proxies.clone(), name };
+        let routers = [(webhooks, webhook::router(injection)), (debug, debug::router(debugging, registered.router()))];
+        for (listener, router) in routers {
+            let listener = TlsListener::new(listener, certificate.server_config(&[b"http/1.1"])?, Handshakes::default());
+            let limits = Limits { connections: CONNECTIONS, grace: settings.drain, ..Limits::default() };
+            tasks.spawn("http server", admin::serve(listener, router, limits, tasks.token().clone()));
+        }
+        tracing::info!(xds = %addresses.xds, webhooks = %addresses.webhooks, debug = %addresses.debug, "listening");
+        Ok(Pilot { addresses, snapshots, proxies, tasks })
+    }
+}
+
+async fn bind(listen: Listen) -> Result<[TcpListener; 3], Failure> {
+    let at = |address: SocketAddr| async move {
+        TcpListener::bind(address).await.map_err(|source| Failure::new(CannotListen { address, source }))
+    };
+    Ok([at(listen.xds).await?, at(listen.webhooks).await?, at(listen.debug).await?])
+}
+
+/// A port is taken, or not ours to take.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+struct CannotListen {
+    address: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+/// What injection depends on, with the root certificate in force.
+fn injection(settings: &Settings, certificate: Certificate) -> webhook::InjectionSource {
+    let images = settings.images.clone();
+    Arc::new(move || Injection::new(images.clone(), &certificate.root_pem()))
+}

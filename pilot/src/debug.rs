@@ -1,0 +1,91 @@
+//! The port for operators and the CLI: metrics and readiness for everybody, the rest for the control plane's own
+//! service accounts.
+
+mod applied;
+mod summary;
+
+use std::sync::Arc;
+
+use api::messages;
+use axum::extract::{Query, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{StatusCode, header};
+
+use crate::auth::{Authenticator, Refusal};
+use crate::snapshot::Snapshots;
+use crate::xds::Proxies;
+
+/// What the debug port shows.
+#[derive(Clone)]
+pub struct Debug {
+    /// Who may see it.
+    pub authenticator: Authenticator,
+    /// What all proxies should have.
+    pub snapshots: Snapshots,
+    /// Who is connected.
+    pub proxies: Proxies,
+    /// Pilot's pod.
+    pub name: Arc<str>,
+}
+
+/// The port's routes; `metrics` is the daemon's own.
+pub fn router(debug: Debug, metrics: Router) -> Router {
+    let guarded = Router::new()
+        .route("/v1/proxies", get(proxies))
+        .route("/v1/applied", get(applied::applied))
+        .route("/v1/snapshot", get(snapshot))
+        .layer(middleware::from_fn_with_state(debug.clone(), authenticated));
+    let open = Router::new().route("/readyz", get(ready));
+    guarded.merge(open).with_state(debug).merge(metrics)
+}
+
+async fn ready(State(debug): State<Debug>) -> Response {
+    if debug.snapshots.is_ready() {
+        return "ready\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, "the state of the cluster is being read\n").into_response()
+}
+
+async fn proxies(State(debug): State<Debug>) -> Json<messages::Proxies> {
+    Json(messages::Proxies {
+        pilot: debug.name.to_string(),
+        version: runtime::version::VERSION.to_owned(),
+        proxies: debug.proxies.all().iter().map(|proxy| proxy.status()).collect(),
+    })
+}
+
+async fn snapshot(State(debug): State<Debug>, Query(_): Query<Nothing>) -> Json<summary::Summary> {
+    Json(summary::Summary::of(&debug.snapshots.current()))
+}
+
+/// No parameters: a misspelt one is an error, not silence.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// Lets service accounts of the control plane's namespace through.
+async fn authenticated(State(debug): State<Debug>, request: Request, next: Next) -> Response {
+    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match debug.authenticator.check(authorization).await {
+        Ok(caller) if caller.namespace == api::names::SYSTEM_NAMESPACE => next.run(request).await,
+        Ok(caller) => {
+            let text = format!(
+                "service account {}/{} may not look in here; only those of {} may\n",
+                caller.namespace,
+                caller.service_account,
+                api::names::SYSTEM_NAMESPACE
+            );
+            (StatusCode::FORBIDDEN, text).into_response()
+        }
+        Err(refusal @ Refusal::Unavailable { .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{refusal}\n")).into_response()
+        }
+        Err(refusal) => (StatusCode::UNAUTHORIZED, format!("{refusal}\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! What one proxy should have: the shared tables, what depends on who it is, and what belongs to its workload alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use api::model::{Host, Key, Model, Node, Role, Workload};
+use engine::generate;
+
+use super::Snapshot;
+use super::tables::{Entry, INBOUND_LISTENER};
+use crate::resource::{Kind, Resource};
+use crate::xds::state;
+
+type Own = BTreeMap<(Kind, Arc<str>), Arc<Resource>>;
+
+/// What one proxy should have, followed from snapshot to snapshot.
+#[derive(Debug)]
+pub struct View {
+    snapshot: Arc<Snapshot>,
+    node: Node,
+    /// Serial of the snapshot in which the proxy last became somebody else (its labels, its services).
+    node_since: u64,
+    /// Resources of this workload alone.
+    own: Own,
+    /// Serial of the snapshot in which `own` last changed.
+    own_since: u64,
+    /// Every name that `own` ever held.
+    own_names: BTreeSet<(Kind, Arc<str>)>,
+}
+
+impl View {
+    /// The view of a proxy of this role in this pod. A pod that is not known (yet) is nobody: no labels, no services.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>, role: Role, pod: Key) -> Self {
+        let node = node(&snapshot, role, pod);
+        let own = own(&snapshot.model, &node);
+        let own_names = own.keys().cloned().collect();
+        let serial = snapshot.serial;
+        View { snapshot, node, node_since: serial, own, own_since: serial, own_names }
+    }
+
+    /// The proxy as the snapshot knows it.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The snapshot that is looked at.
+    #[must_use]
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Goes on to a later snapshot.
+    pub fn advance(&mut self, snapshot: Arc<Snapshot>) {
+        if snapshot.serial == self.snapshot.serial {
+            return;
+        }
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        let is_concerned = self.follow_node(&before) || self.are_services_touched(&before.model);
+        if is_concerned {
+            let own = own(&self.snapshot.model, &self.node);
+            if versions(&own).ne(versions(&self.own)) {
+                self.own_since = self.snapshot.serial;
+                self.own_names.extend(own.keys().cloned());
+                self.own = own;
+            }
+        }
+    }
+
+    /// Follows the workload; whether it has changed.
+    fn follow_node(&mut self, before: &Snapshot) -> bool {
+        let (key, now) = (&self.node.workload.key, &self.snapshot);
+        let is_same = match (before.node(key), now.node(key)) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            _ => false,
+        };
+        if is_same {
+            return false;
+        }
+        let node = node(now, self.node.role, key.clone());
+        if node == self.node {
+            return false;
+        }
+        self.node = node;
+        self.node_since = now.serial;
+        true
+    }
+
+    /// Whether a service of the workload, or its endpoints, are different.
+    fn are_services_touched(&self, before: &Model) -> bool {
+        let now = &self.snapshot.model;
+        let differs = |host: &Host| {
+            let service = same(before.services.get(host), now.services.get(host));
+            let endpoints = same(before.endpoints.get(host), now.endpoints.get(host));
+            !(service && endpoints)
+        };
+        before.mesh != now.mesh || self.node.services.iter().any(differs)
+    }
+}
+
+impl state::View for View {
+    fn serial(&self) -> u64 {
+        self.snapshot.serial
+    }
+
+    fn find(&self, kind: Kind, name: &str) -> Option<Arc<Resource>> {
+        if let Some(own) = self.own.get(&(kind, Arc::from(name))) {
+            return Some(own.clone());
+        }
+        match self.snapshot.tables.get(self.node.role, kind, name)? {
+            Entry::Shared(resource) => Some(resource.clone()),
+            Entry::PerProxy => generated(&self.snapshot.model, &self.node, kind, name),
+        }
+    }
+
+    fn names(&self, kind: Kind) -> Vec<Arc<str>> {
+        let own = self.own.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.clone());
+        self.snapshot.tables.names(self.node.role, kind).chain(own).collect()
+    }
+
+    fn changed_since(&self, kind: Kind, serial: u64) -> Option<Vec<Arc<str>>> {
+        if serial < self.node_since {
+            return None;
+        }
+        let mut names = self.snapshot.log.since(kind, serial)?;
+        if serial < self.own_since {
+            names.extend(self.own_names.iter().filter(|(of, _)| *of == kind).map(|(_, name)| name.clone()));
+        }
+        Some(names)
+    }
+}
+
+fn same<T: ?Sized>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn versions(own: &Own) -> impl Iterator<Item = (&(Kind, Arc<str>), crate::resource::Version)> {
+    own.iter().map(|(key, resource)| (key, resource.version))
+}
+
+fn node(snapshot: &Snapshot, role: Role, pod: Key) -> Node {
+    match snapshot.node(&pod) {
+        Some(node) => Node { role, ..(**node).clone() },
+        None => Node { role, workload: Arc::new(nobody(pod)), services: Vec::new() },
+    }
+}
+
+fn nobody(key: Key) -> Workload {
+    Workload {
+        owner: key.name.clone(),
+        key,
+        addresses: Vec::new(),
+        labels: api::model::Labels::new(),
+        service_account: String::new(),
+        ports: Vec::new(),
+        has_sidecar: true,
+    }
+}
+
+/// The inbound listener and the inbound clusters of a sidecar.
+fn own(model: &Model, node: &Node) -> Own {
+    let mut own = Own::new();
+    if node.role != Role::Sidecar {
+        return own;
+    }
+    let mut add = |kind: Kind, name: &str| {
+        if let Some(resource) = generated(model, node, kind, name) {
+            own.insert((kind, resource.name.clone()), resource);
+        }
+    };
+    add(Kind::Listener, INBOUND_LISTENER);
+    for port in ports(model, node) {
+        add(Kind::Cluster, &format!("inbound|{port}"));
+    }
+    own
+}
+
+/// Ports at which the workload may serve.
+fn ports(model: &Model, node: &Node) -> BTreeSet<NonZeroU16> {
+    let endpoints = node.services.iter().filter_map(|host| model.endpoints.get(host)).flat_map(|all| all.iter());
+    let own = endpoints.filter(|endpoint| endpoint.workload.key == node.workload.key).map(|endpoint| endpoint.port);
+    node.workload.ports.iter().copied().chain(own).collect()
+}
+
+fn generated(model: &Model, node: &Node, kind: Kind, name: &str) -> Option<Arc<Resource>> {
+    let resource = generate::resource(model, node, kind.to_engine(), name)?;
+    Some(Arc::new(Resource::of_engine(&resource)))
+}
