@@ -1,13 +1,10 @@
 //! The xDS v3 messages that the engine speaks, under short names.
 
-pub use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 pub use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 pub use envoy_types::pb::envoy::config::core::v3 as core;
 pub use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 pub use envoy_types::pb::envoy::config::listener::v3 as listener;
 pub use envoy_types::pb::envoy::config::route::v3 as route;
-pub use envoy_types::pb::envoy::extensions::access_loggers::file::v3 as file_log;
-pub use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream_log;
 pub use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
 pub use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
 pub use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
@@ -95,14 +92,6 @@ pub mod extension {
     pub const HTTP_INSPECTOR: (&str, &str) = (
         "envoy.filters.listener.http_inspector",
         "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
-    );
-    /// Access log to a file.
-    pub const FILE_LOG: (&str, &str) =
-        ("envoy.access_loggers.file", "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog");
-    /// Access log to standard output.
-    pub const STDOUT_LOG: (&str, &str) = (
-        "envoy.access_loggers.stdout",
-        "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
     );
     /// Upstream protocol of a cluster.
     pub const HTTP_OPTIONS: (&str, &str) = (

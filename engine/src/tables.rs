@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use cluster::{Cluster, ClusterSpec, Discovery, Endpoint, Endpoints, Identity, Lb, Limits, Load, Upstream};
 pub use listener::{
-    AccessLog, Chain, ChainMatch, Fault, FaultShare, Filter, Http, Listener, PathPolicy, Ports, Routes, Slashes, Tcp,
+    Chain, ChainMatch, Fault, FaultShare, Filter, Http, Listener, PathPolicy, Ports, Routes, Slashes, Tcp,
 };
 pub use names::{Name, NameMap};
 pub use route::{

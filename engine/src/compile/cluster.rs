@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::endpoints::{assignment, mesh_text};
 use super::strict::{At, Refusal, decode, duration, named, nothing_left, typed};
-use crate::proto::{cluster as pb, core, extension, protobuf, upstream_http};
+use crate::proto::{cluster as pb, core, extension, upstream_http};
 use crate::tables::{Cluster, ClusterSpec, Discovery, Endpoints, Identity, Lb, Limits, Name, Upstream};
 
 use pb::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy};
@@ -30,11 +30,18 @@ pub(super) fn compile(name: &str, body: &[u8], old: Option<&Endpoints>) -> Resul
     if connect_timeout.is_zero() {
         return Err(Refusal::invalid("`connect_timeout` is zero"));
     }
-    let limits = limits(message.circuit_breakers.take()).at("circuit_breakers")?;
     let upstream = upstream(&mut message)?;
     let service = message.metadata.take().and_then(|metadata| identity(&metadata));
     nothing_left(&message)?;
-    let spec = ClusterSpec { name: Name::new(&own), discovery, lb, connect_timeout, upstream, limits, service };
+    let spec = ClusterSpec {
+        name: Name::new(&own),
+        discovery,
+        lb,
+        connect_timeout,
+        upstream,
+        limits: Limits::default(),
+        service,
+    };
     Ok(Cluster { spec: Arc::new(spec), endpoints })
 }
 
@@ -89,24 +96,6 @@ fn balancing(message: &mut pb::Cluster, discovery: &Discovery) -> Result<Lb, Ref
         (LbPolicy::Random, _) => Ok(Lb::Random),
         (policy, _) => Err(Refusal::not_in_force(format!("lb_policy: {}", policy.as_str_name()))),
     }
-}
-
-fn limits(message: Option<pb::CircuitBreakers>) -> Result<Limits, Refusal> {
-    let mut limits = Limits::default();
-    let Some(mut message) = message else { return Ok(limits) };
-    for (nth, mut thresholds) in take(&mut message.thresholds).into_iter().enumerate() {
-        let set = |from: &mut Option<protobuf::UInt32Value>, to: &mut u32| {
-            if let Some(value) = from.take() {
-                *to = value.value;
-            }
-        };
-        set(&mut thresholds.max_connections, &mut limits.connections);
-        set(&mut thresholds.max_pending_requests, &mut limits.pending);
-        set(&mut thresholds.max_requests, &mut limits.requests);
-        nothing_left(&thresholds).at_nth("thresholds", nth)?;
-    }
-    nothing_left(&message)?;
-    Ok(limits)
 }
 
 fn upstream(message: &mut pb::Cluster) -> Result<Upstream, Refusal> {

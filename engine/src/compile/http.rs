@@ -1,12 +1,12 @@
-//! `HttpConnectionManager`, `TcpProxy` and access logs.
+//! `HttpConnectionManager` and `TcpProxy`.
 
 use std::mem::take;
 use std::sync::Arc;
 
 use super::strict::{At, Refusal, duration, nothing_left, typed};
 use super::{cluster, fault, route, route_action};
-use crate::proto::{accesslog, extension, file_log, hcm as pb, protobuf, router, stream_log, tcp_proxy};
-use crate::tables::{AccessLog, Fault, Http, Name, PathPolicy, Routes, Slashes, Tcp, WeightedCluster};
+use crate::proto::{extension, hcm as pb, protobuf, router, tcp_proxy};
+use crate::tables::{Fault, Http, Name, PathPolicy, Routes, Slashes, Tcp, WeightedCluster};
 
 use pb::http_connection_manager::{CodecType, PathWithEscapedSlashesAction, RouteSpecifier};
 
@@ -33,13 +33,12 @@ pub(super) fn manager(any: &protobuf::Any) -> Result<Http, Refusal> {
     };
     let (faults, default_fault) = filters(take(&mut message.http_filters))?;
     let path = path_policy(&mut message)?;
-    let access_log = access_logs(take(&mut message.access_log))?;
     let mut common = message.common_http_protocol_options.take().unwrap_or_default();
     let idle_timeout = duration(common.idle_timeout.take()).at("common_http_protocol_options.idle_timeout")?;
     nothing_left(&common).at("common_http_protocol_options")?;
     let is_edge = message.use_remote_address.take().is_some_and(|edge| edge.value);
     nothing_left(&message)?;
-    Ok(Http { stat_prefix, routes, faults, default_fault, path, access_log, idle_timeout, is_edge })
+    Ok(Http { stat_prefix, routes, faults, default_fault, path, idle_timeout, is_edge })
 }
 
 /// Filters: faults any number of times before the router, which is last. The second fault filter would draw again, so
@@ -120,34 +119,6 @@ pub(super) fn tcp(any: &protobuf::Any) -> Result<Tcp, Refusal> {
     route_action::total(clusters.iter().map(|cluster| cluster.weight))?;
     let stat_prefix = take(&mut message.stat_prefix).into();
     let idle_timeout = duration(message.idle_timeout.take()).at("idle_timeout")?;
-    let access_log = access_logs(take(&mut message.access_log))?;
     nothing_left(&message)?;
-    Ok(Tcp { stat_prefix, clusters, idle_timeout, access_log })
-}
-
-fn access_logs(logs: Vec<accesslog::AccessLog>) -> Result<Vec<AccessLog>, Refusal> {
-    logs.into_iter().enumerate().map(|(nth, log)| access_log(log).at_nth("access_log", nth)).collect()
-}
-
-fn access_log(mut message: accesslog::AccessLog) -> Result<AccessLog, Refusal> {
-    message.name.clear();
-    let Some(accesslog::access_log::ConfigType::TypedConfig(any)) = message.config_type.take() else {
-        return Err(Refusal::not_in_force("an access log without typed_config"));
-    };
-    nothing_left(&message)?;
-    if any.type_url == extension::STDOUT_LOG.1 {
-        nothing_left(&typed::<stream_log::StdoutAccessLog>(&any, extension::STDOUT_LOG.1)?)?;
-        return Ok(AccessLog::Stdout);
-    }
-    if any.type_url != extension::FILE_LOG.1 {
-        return Err(Refusal::not_in_force(any.type_url));
-    }
-    let mut log: file_log::FileAccessLog = typed(&any, extension::FILE_LOG.1)?;
-    let path = take(&mut log.path);
-    nothing_left(&log)?;
-    match path.as_str() {
-        "" => Err(Refusal::invalid("the access log has no path")),
-        "/dev/stdout" => Ok(AccessLog::Stdout),
-        _ => Ok(AccessLog::File(path.into())),
-    }
+    Ok(Tcp { stat_prefix, clusters, idle_timeout })
 }

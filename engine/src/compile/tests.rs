@@ -51,8 +51,8 @@ fn what_is_not_in_force_is_refused_by_the_name_of_the_field() {
         (
             Kind::Cluster,
             json!({ "name": "a", "circuit_breakers": { "thresholds": [{ "max_retries": 3 }] } }),
-            "circuit_breakers.thresholds[0]",
-            "max_retries",
+            "",
+            "circuit_breakers",
         ),
         (
             Kind::Route,

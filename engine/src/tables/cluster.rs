@@ -30,7 +30,7 @@ pub struct ClusterSpec {
     pub connect_timeout: Duration,
     /// What is spoken to the endpoints.
     pub upstream: Upstream,
-    /// Bounds on what is open at one time.
+    /// Bounds on what is open at one time: the defaults, as a resource that sets others is refused.
     pub limits: Limits,
     /// The service that the cluster belongs to, for telemetry.
     pub service: Option<Identity>,

@@ -149,8 +149,6 @@ pub struct Http {
     pub default_fault: Option<Fault>,
     /// How paths are brought into their canonical form.
     pub path: PathPolicy,
-    /// Where requests are logged; empty leaves it to the proxy's settings.
-    pub access_log: Vec<AccessLog>,
     /// How long a connection may be idle; `None` leaves it to the proxy.
     pub idle_timeout: Option<Duration>,
     /// Whether clients are outside the mesh, so that what they say about themselves is not believed.
@@ -203,15 +201,6 @@ pub enum Slashes {
     Unescape,
 }
 
-/// Where requests are logged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AccessLog {
-    /// A file.
-    File(Box<str>),
-    /// Standard output.
-    Stdout,
-}
-
 /// A fault: the wait first, then the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -239,6 +228,4 @@ pub struct Tcp {
     pub clusters: Vec<WeightedCluster>,
     /// How long a connection may be idle; `None` leaves it to the proxy.
     pub idle_timeout: Option<Duration>,
-    /// Where connections are logged; empty leaves it to the proxy's settings.
-    pub access_log: Vec<AccessLog>,
 }
