@@ -5,10 +5,12 @@
 
 mod admission;
 mod answer;
+mod apply;
 mod classic;
 pub mod defaults;
 mod discovery;
 mod error;
+pub mod events;
 mod follow;
 mod handler;
 mod journal;

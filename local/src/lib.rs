@@ -1,6 +1,7 @@
 //! The one-machine platform: a small Kubernetes API, and a node that runs pods as processes.
 
 pub mod api;
+pub mod controllers;
 mod node;
 pub mod platform;
 pub mod supervisor;

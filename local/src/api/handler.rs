@@ -77,7 +77,7 @@ async fn answer(api: &Arc<Api>, peer: Option<User>, mut parts: Parts, body: Inco
             let written = api.update(&target.resource.key(), sent, part(&target), &caller).await?;
             Ok(answer::object(200, &target, form, &written))
         }
-        "patch" => patch(api, &target, form, &caller, &parts.headers, body).await,
+        "patch" => patch(api, &target, form, &query, &caller, &parts.headers, body).await,
         "delete" => delete(api, &target, form, &query, &caller, &parts.headers, body).await,
         _ => delete_collection(api, &target, &query, &caller, &parts.headers, body).await,
     }
@@ -256,6 +256,7 @@ async fn patch(
     api: &Api,
     target: &Target,
     form: Form,
+    query: &Query,
     caller: &Caller,
     headers: &HeaderMap,
     body: Incoming,
@@ -266,8 +267,15 @@ async fn patch(
     // A JSON patch is a list of steps; the others are the object, or part of it.
     let sent = if kind == PatchKind::Apply { place(target, sent)? } else { sent };
     let key = target.resource.key();
-    let what =
-        PatchTarget { resource: &key, namespace: &target.namespace, name: &target.name, kind, part: part(target) };
+    let manager = query.get("fieldManager").unwrap_or("unknown");
+    let what = PatchTarget {
+        resource: &key,
+        namespace: &target.namespace,
+        name: &target.name,
+        kind,
+        part: part(target),
+        manager,
+    };
     let (object, created) = api.patch(&what, &sent, caller).await?;
     Ok(answer::object(if created { 201 } else { 200 }, target, form, &object))
 }

@@ -12,7 +12,7 @@ use super::patch::{self, PatchKind};
 use super::resources::Resource;
 use super::store::{DeleteOptions, Deleted, Part};
 use super::tokens::User;
-use super::{Api, ApiError, ApiResult, Reason, Selection, classic, defaults, object, pods};
+use super::{Api, ApiError, ApiResult, Reason, Selection, apply, classic, defaults, object, pods};
 
 /// On whose behalf something is done, and whether really.
 #[derive(Debug, Clone, Default)]
@@ -98,7 +98,10 @@ impl Api {
                 found => found?,
             };
             let mut new = (*old).clone();
-            patch::apply(target.kind, &mut new, patch)?;
+            match target.kind {
+                PatchKind::Apply => apply::apply(&mut new, patch, target.manager),
+                kind => patch::apply(kind, &mut new, patch)?,
+            }
             for field in ["name", "namespace"] {
                 if new["metadata"][field] != old["metadata"][field] {
                     let why = format!(
@@ -221,6 +224,8 @@ pub struct PatchTarget<'a> {
     pub kind: PatchKind,
     /// What it concerns.
     pub part: Part,
+    /// Who applies; what a manager applied before and applies no longer goes away.
+    pub manager: &'a str,
 }
 
 impl PatchTarget<'_> {
@@ -231,6 +236,7 @@ impl PatchTarget<'_> {
         if !self.namespace.is_empty() {
             meta.insert("namespace".into(), self.namespace.into());
         }
+        apply::note_all(&mut object, self.manager);
         object
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn apply(kind: PatchKind, object: &mut Value, patch: &Value) -> ApiRe
 }
 
 /// Merges like RFC 7386, and lists of objects that have a common key entry by entry.
-fn strategic(target: &mut Value, patch: &Value) {
+pub(super) fn strategic(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;
@@ -109,7 +109,7 @@ fn without_directives(list: &[Value]) -> Vec<Value> {
 }
 
 /// The key that lists of this field are merged by; none means that the list is replaced.
-fn merge_key(field: &str, old: &[Value], new: &[Value]) -> Option<&'static str> {
+pub(super) fn merge_key(field: &str, old: &[Value], new: &[Value]) -> Option<&'static str> {
     let candidates: &[&'static str] = match field {
         "containers"
         | "initContainers"

@@ -56,6 +56,7 @@ pub(super) async fn answer(
         name: &target.name,
         kind: PatchKind::Merge,
         part: Part::Main,
+        manager: "scale",
     };
     let (written, _) = api.patch(&what, &change, &asked.caller).await?;
     Ok(answer::json(200, &of(&written, paths)))

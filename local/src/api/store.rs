@@ -19,6 +19,7 @@ use super::object::{self, array, metadata};
 use super::resources::{DEFINITIONS, Resource, Resources};
 use super::selector::Selection;
 
+mod addresses;
 mod deletion;
 #[cfg(test)]
 mod tests;
@@ -175,7 +176,24 @@ impl Store {
     /// # Errors
     /// `Expired` when changes after `from` have been forgotten: list again, and watch from the list's version.
     pub fn watch(self: &Arc<Self>, resource: &str, from: u64) -> ApiResult<Watch> {
-        Watch::start(self, resource, from)
+        Watch::start(self, &[resource], from)
+    }
+
+    /// Watches several resources at once, or all if none is named; otherwise as [`Store::watch`].
+    ///
+    /// # Errors
+    /// As [`Store::watch`].
+    pub fn watch_many(self: &Arc<Self>, resources: &[&str], from: u64) -> ApiResult<Watch> {
+        Watch::start(self, resources, from)
+    }
+
+    /// All objects of all resources, each with its resource's name.
+    pub fn everything(&self) -> Vec<(String, Arc<Value>)> {
+        let state = self.lock();
+        let each = |(resource, objects): (&String, &Objects)| {
+            objects.values().map(|object| (resource.clone(), object.clone())).collect::<Vec<_>>()
+        };
+        state.objects.iter().flat_map(each).collect()
     }
 
     /// Writes the journal anew with nothing but the objects alive. It happens by itself when it is due.

@@ -106,6 +106,7 @@ async fn serve(
     let tasks = Tasks::under(&token);
     let port = listeners.api.local_addr().map_err(system("listen for the API"))?.port();
     crate::api::serve(&api, api_listeners(&listeners.api).map_err(system("listen for the API"))?, &tasks)?;
+    crate::controllers::start(&api, &tasks);
     let name = options.state_dir.file_name().map_or("default".into(), |name| name.to_string_lossy());
     kubeconfig::write(&options.state_dir.join("kubeconfig"), &name, port, api.pki())
         .map_err(system("write the kubeconfig"))?;

@@ -66,6 +66,7 @@ impl Store {
                 object["status"]["phase"] = json!("Terminating");
             }
             if is_released(&known, &object) {
+                state.delete_custom(resource, &object)?;
                 return Ok(Deleted::Gone(state.commit(Change::Deleted, resource, object)?));
             }
             if object == *old {
@@ -86,6 +87,19 @@ impl Store {
 }
 
 impl State {
+    /// Deletes the objects of a custom resource whose definition goes.
+    fn delete_custom(&mut self, resource: &str, definition: &Value) -> ApiResult<()> {
+        if resource != DEFINITIONS {
+            return Ok(());
+        }
+        let key = object::name(definition);
+        let objects: Vec<Arc<Value>> = self.objects.get(key).into_iter().flat_map(|it| it.values().cloned()).collect();
+        for object in objects {
+            self.commit(Change::Deleted, key, (*object).clone())?;
+        }
+        Ok(())
+    }
+
     /// Takes the owner away from everything it owns.
     fn orphan(&mut self, owner: &Value) -> ApiResult<()> {
         let uid = object::uid(owner);

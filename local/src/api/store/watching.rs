@@ -7,10 +7,11 @@ use tokio::sync::watch;
 
 use super::{ApiError, ApiResult, Event, Reason, Store};
 
-/// Reads the changes of one resource, from a version on.
+/// Reads the changes of some resources, or of all, from a version on.
 pub struct Watch {
     store: Arc<Store>,
-    resource: Arc<str>,
+    /// Empty for all.
+    resources: Vec<Arc<str>>,
     read_up_to: u64,
     ready: VecDeque<Event>,
     latest: watch::Receiver<u64>,
@@ -20,7 +21,7 @@ pub struct Watch {
 const BATCH: usize = 64;
 
 impl Watch {
-    pub(super) fn start(store: &Arc<Store>, resource: &str, from: u64) -> ApiResult<Self> {
+    pub(super) fn start(store: &Arc<Store>, resources: &[&str], from: u64) -> ApiResult<Self> {
         let state = store.lock();
         if from < state.history_begins {
             return Err(expired(from, state.history_begins));
@@ -28,7 +29,13 @@ impl Watch {
         let read_up_to = from.min(state.version);
         drop(state);
         let latest = store.latest.subscribe();
-        Ok(Self { store: store.clone(), resource: resource.into(), read_up_to, ready: VecDeque::new(), latest })
+        Ok(Self {
+            store: store.clone(),
+            resources: resources.iter().map(|it| (*it).into()).collect(),
+            read_up_to,
+            ready: VecDeque::new(),
+            latest,
+        })
     }
 
     /// The next change. Cancelling it loses nothing.
@@ -62,7 +69,7 @@ impl Watch {
         let unread = state.history.partition_point(|event| event.version <= self.read_up_to);
         for event in state.history.range(unread..) {
             self.read_up_to = event.version;
-            if event.resource == self.resource {
+            if self.resources.is_empty() || self.resources.contains(&event.resource) {
                 self.ready.push_back(event.clone());
                 if self.ready.len() == BATCH {
                     break;

@@ -143,14 +143,14 @@ impl State {
             return Err(ApiError::already_exists(&key, &name));
         }
         let meta = metadata(&mut object);
-        for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]
-        {
+        for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             meta.remove(field);
         }
         meta.insert("uid".into(), object::new_uid().into());
         meta.insert("creationTimestamp".into(), object::now().into());
         meta.insert("generation".into(), 1.into());
         check_metadata(&key, meta)?;
+        self.give_address(&key, &mut object)?;
         if resource.has_status()
             && resource.custom
             && let Some(map) = object.as_object_mut()
@@ -178,7 +178,10 @@ impl State {
     }
 
     fn write(&mut self, resource: &Resource, old: &Arc<Value>, new: Value, part: Part) -> ApiResult<Arc<Value>> {
-        let new = merged(resource, old, new, part)?;
+        let mut new = merged(resource, old, new, part)?;
+        if part == Part::Main {
+            self.keep_address(&resource.key(), old, &mut new)?;
+        }
         if new == **old {
             return Ok(old.clone());
         }
@@ -233,7 +236,11 @@ fn merged(resource: &Resource, old: &Value, mut new: Value, part: Part) -> ApiRe
     defaults::fill_in(&key, &mut new);
     let old_meta = old["metadata"].as_object();
     let meta = metadata(&mut new);
-    meta.remove("managedFields");
+    if !meta.contains_key("managedFields")
+        && let Some(kept) = old_meta.and_then(|it| it.get("managedFields"))
+    {
+        meta.insert("managedFields".into(), kept.clone());
+    }
     meta.remove("selfLink");
     for field in KEPT {
         match old_meta.and_then(|it| it.get(*field)) {

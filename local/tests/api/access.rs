@@ -1,0 +1,112 @@
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview};
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use kube::api::{Api, ListParams, PostParams};
+use serde_json::json;
+
+use crate::server::{Server, until};
+
+async fn token(server: &Server, audiences: &[&str], pod: Option<&str>) -> String {
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(server.client().await);
+    until("the default service account", async || accounts.get_opt("default").await.expect("answered")).await;
+    let bound = pod.map(|name| json!({"kind": "Pod", "apiVersion": "v1", "name": name}));
+    let request: TokenRequest =
+        serde_json::from_value(json!({"metadata": {}, "spec": {"audiences": audiences, "boundObjectRef": bound}}))
+            .expect("a request");
+    let issued = accounts.create_token_request("default", &PostParams::default(), &request).await.expect("issued");
+    issued.status.expect("an answer").token.expect("a token")
+}
+
+async fn review(
+    server: &Server,
+    token: &str,
+    audiences: &[&str],
+) -> k8s_openapi::api::authentication::v1::TokenReviewStatus {
+    let reviews: Api<TokenReview> = Api::all(server.client().await);
+    let asked = serde_json::from_value(json!({"metadata": {}, "spec": {"token": token, "audiences": audiences}}))
+        .expect("a review");
+    reviews.create(&PostParams::default(), &asked).await.expect("reviewed").status.expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_tells_account_pod_and_audience_and_ends_with_its_pod() {
+    let server = Server::start().await;
+    let pods: Api<Pod> = Api::default_namespaced(server.client().await);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).expect("a pod")).await.expect("created");
+    let token = token(&server, &["mesh-pilot"], Some("p")).await;
+    let status = review(&server, &token, &["mesh-pilot", "other"]).await;
+    assert_eq!(status.authenticated, Some(true));
+    assert_eq!(status.audiences, Some(vec!["mesh-pilot".to_owned()]));
+    let user = status.user.expect("a user");
+    assert_eq!(user.username.as_deref(), Some("system:serviceaccount:default:default"));
+    assert_eq!(user.extra.expect("extra")["authentication.kubernetes.io/pod-name"], ["p"]);
+    assert_eq!(review(&server, &token, &["other"]).await.authenticated, Some(false));
+    assert_eq!(review(&server, &token, &[]).await.authenticated, Some(false), "it is not for the API itself");
+    server.api.store().delete("pods", "default", "p", &local::api::DeleteOptions::now()).expect("deleted");
+    let status = review(&server, &token, &["mesh-pilot"]).await;
+    assert!(status.error.is_some_and(|error| error.contains("has been deleted")));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_account_may_do_what_its_roles_say() {
+    let server = Server::start().await;
+    let token = token(&server, &[], None).await;
+    let client = server.client_with_token(&token).await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    let refused = maps.list(&ListParams::default()).await.expect_err("no role yet");
+    assert!(
+        matches!(&refused, kube::Error::Api(status) if status.code == 403 && status.message.contains("system:serviceaccount:default:default"))
+    );
+    let store = server.api.store();
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}]);
+    store
+        .create(
+            "roles.rbac.authorization.k8s.io",
+            json!({"metadata": {"name": "r", "namespace": "default"}, "rules": rules}),
+        )
+        .expect("created");
+    let subjects = json!([{"kind": "ServiceAccount", "name": "default"}]);
+    let binding = json!({"metadata": {"name": "b", "namespace": "default"}, "roleRef": {"kind": "Role", "name": "r"}, "subjects": subjects});
+    store.create("rolebindings.rbac.authorization.k8s.io", binding).expect("created");
+    maps.list(&ListParams::default()).await.expect("allowed now");
+    let secrets: Api<Secret> = Api::default_namespaced(client.clone());
+    assert!(secrets.list(&ListParams::default()).await.is_err());
+    let store = server.api.store();
+    let everyone = json!([{"kind": "Group", "name": "system:authenticated"}]);
+    let reviewer = json!([{"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews"], "verbs": ["create"]}]);
+    store
+        .create("clusterroles.rbac.authorization.k8s.io", json!({"metadata": {"name": "self"}, "rules": reviewer}))
+        .expect("created");
+    let binding =
+        json!({"metadata": {"name": "self"}, "roleRef": {"kind": "ClusterRole", "name": "self"}, "subjects": everyone});
+    store.create("clusterrolebindings.rbac.authorization.k8s.io", binding).expect("created");
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client);
+    for (resource, expected) in [("configmaps", true), ("secrets", false)] {
+        let asked = json!({"metadata": {}, "spec": {"resourceAttributes": {"verb": "get", "resource": resource, "namespace": "default"}}});
+        let answer = reviews
+            .create(&PostParams::default(), &serde_json::from_value(asked).expect("a review"))
+            .await
+            .expect("reviewed");
+        assert_eq!(answer.status.expect("an answer").allowed, expected, "{resource}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_in_without_credentials() {
+    let server = Server::start().await;
+    let mut config = server.config().await;
+    config.auth_info = kube::config::AuthInfo::default();
+    let anonymous: Api<ConfigMap> = Api::default_namespaced(kube::Client::try_from(config).expect("a client"));
+    let refused = anonymous.list(&ListParams::default()).await.expect_err("refused");
+    assert!(
+        matches!(&refused, kube::Error::Api(status) if status.code == 401 && status.reason == "Unauthorized"),
+        "{refused}"
+    );
+    let forged: Api<ConfigMap> = Api::default_namespaced(server.client_with_token("a.b.c").await);
+    let refused = forged.list(&ListParams::default()).await.expect_err("refused");
+    assert!(matches!(&refused, kube::Error::Api(status) if status.code == 401), "{refused}");
+    server.stop().await;
+}
