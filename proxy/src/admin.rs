@@ -1,0 +1,176 @@
+//! The admin port: what the proxy has, what it does, and the few things that an operator may change.
+
+mod dump;
+pub mod request;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use runtime::logging::Logging;
+use runtime::metrics::Metrics;
+use runtime::{Drain, Tasks, version};
+use serde_json::{Value, json};
+
+use crate::data::DataPath;
+use crate::readiness::Readiness;
+use crate::settings::{Role, Workload};
+use crate::snapshot::Snapshots;
+use crate::sockets::SocketsState;
+use crate::xds;
+
+/// Everything that the admin port shows or changes.
+pub struct Admin {
+    /// What is in force.
+    pub snapshots: Snapshots,
+    /// What is served.
+    pub sockets: SocketsState,
+    /// The data path.
+    pub path: Arc<DataPath>,
+    /// Where connections run.
+    pub connections: Tasks,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// The process's log, when it is ours.
+    pub logging: Option<Logging>,
+    /// Whether traffic may come.
+    pub readiness: Readiness,
+    /// The way out.
+    pub drain: Drain,
+    /// What the proxy is for.
+    pub role: Role,
+    /// Whose it is.
+    pub workload: Workload,
+    /// When it started.
+    pub started: SystemTime,
+}
+
+/// The admin port's routes, for loopback only.
+pub fn router(admin: Arc<Admin>) -> Router {
+    let ready = admin.readiness.clone();
+    let router = Router::new()
+        .route("/", get(help))
+        .route("/config_dump", get(config_dump))
+        .route("/clusters", get(clusters))
+        .route("/listeners", get(listeners))
+        .route("/stats", get(stats))
+        .route("/server_info", get(server_info))
+        .route("/drain", post(drain))
+        .route("/logging", get(log_filter).post(set_log_filter))
+        .with_state(admin)
+        .merge(ready.router("/ready"));
+    runtime::admin::loopback_only(router)
+}
+
+const HELP: &str = "\
+GET  /config_dump      all resources in force, and those that were refused
+GET  /clusters         clusters with the state of their endpoints
+GET  /listeners        listeners and the addresses that they have bound
+GET  /stats            metrics, as on the metrics port
+GET  /server_info      version, role, configuration and connection to Pilot
+GET  /ready            200 when traffic may come, else 503 and the reason
+GET  /logging          the log filter
+POST /logging?level=L  changes it: info, debug, or by target as info,mesh_proxy=debug
+POST /drain            stops accepting connections; what runs goes on
+";
+
+async fn help() -> &'static str {
+    HELP
+}
+
+async fn config_dump(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json(dump::config(&admin.snapshots))
+}
+
+async fn clusters(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json(dump::clusters(&admin.snapshots.tables().load()))
+}
+
+async fn listeners(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json(dump::listeners(&admin.snapshots.tables().load(), &admin.sockets.served()))
+}
+
+async fn stats(State(admin): State<Arc<Admin>>) -> String {
+    admin.metrics.prometheus()
+}
+
+async fn server_info(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    let ready = admin.readiness.check();
+    let uptime = admin.started.elapsed().unwrap_or_default().as_secs();
+    let tasks: HashMap<_, _> = admin.connections.running().into_iter().collect();
+    Json(json!({
+        "version": version::VERSION,
+        "revision": version::revision(),
+        "role": admin.role.word(),
+        "node": {
+            "id": admin.workload.node_id(&admin.role),
+            "pod": admin.workload.pod,
+            "namespace": admin.workload.namespace,
+            "serviceAccount": admin.workload.service_account,
+            "owner": admin.workload.owner,
+        },
+        "state": if admin.drain.is_draining() { "draining" } else if ready.is_ok() { "ready" } else { "not ready" },
+        "reason": ready.err(),
+        "uptimeSeconds": uptime,
+        "configVersion": dump::version(&admin.snapshots),
+        "resources": dump::counts(&admin.snapshots),
+        "waitingFor": admin.snapshots.missing(),
+        "pilot": admin.readiness.pilot.as_ref().map(|(address, status)| pilot(address, &status.state())),
+        "tasks": tasks,
+        "idleUpstreamConnections": admin.path.idle_upstreams(),
+        "logFilter": admin.logging.as_ref().map(Logging::filter),
+    }))
+}
+
+fn pilot(address: &str, state: &xds::State) -> Value {
+    match state {
+        xds::State::Connecting => json!({"address": address, "state": "connecting"}),
+        xds::State::Connected { since } => {
+            json!({"address": address, "state": "connected", "since": timestamp(*since)})
+        }
+        xds::State::Lost { since, reason } => {
+            json!({"address": address, "state": "disconnected", "since": timestamp(*since), "reason": reason})
+        }
+    }
+}
+
+fn timestamp(at: SystemTime) -> String {
+    jiff::Timestamp::try_from(at).map(|at| format!("{at:.0}")).unwrap_or_default()
+}
+
+async fn drain(State(admin): State<Arc<Admin>>) -> &'static str {
+    tracing::info!("draining, as the admin port was asked to");
+    admin.drain.start();
+    "draining: no connection is accepted any more, what runs goes on\n"
+}
+
+async fn log_filter(State(admin): State<Arc<Admin>>) -> Response {
+    match &admin.logging {
+        Some(logging) => format!("{}\n", logging.filter()).into_response(),
+        None => no_logging(),
+    }
+}
+
+async fn set_log_filter(State(admin): State<Arc<Admin>>, Query(query): Query<HashMap<String, String>>) -> Response {
+    let Some(logging) = &admin.logging else { return no_logging() };
+    let Some(level) = query.get("level").filter(|_| query.len() == 1) else {
+        let text = "say `POST /logging?level=debug`, or `level=info,mesh_proxy=debug`\n";
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    };
+    match logging.set_filter(level) {
+        Ok(()) => {
+            tracing::info!(filter = level, "the log filter has been changed");
+            format!("{}\n", logging.filter()).into_response()
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{}\n", runtime::exit::chain(&error))).into_response(),
+    }
+}
+
+fn no_logging() -> Response {
+    (StatusCode::NOT_FOUND, "the log belongs to the program that this proxy runs in\n").into_response()
+}

@@ -1,0 +1,260 @@
+//! The proxy as a whole: what is started in which order, and how it leaves.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use api::names::proxy_port;
+use runtime::drain::Drained;
+use runtime::logging::Logging;
+use runtime::metrics::Metrics;
+use runtime::tasks::TaskFailure;
+use runtime::{Drain, Tasks};
+
+use crate::access_log::AccessLog;
+use crate::admin::{self, Admin};
+use crate::data::{self, DataPath};
+use crate::interception::{self, Intercepted};
+use crate::metrics::Identity;
+use crate::readiness::Readiness;
+use crate::settings::{Role, Settings};
+use crate::snapshot::Snapshots;
+use crate::sockets::{BindError, Sockets, bind};
+use crate::static_config::{self, StaticError};
+use crate::xds;
+
+/// Why the proxy cannot start, or has stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Its own connections would come back to it.
+    #[error("a sidecar cannot run like this")]
+    Intercepted(#[from] Intercepted),
+    /// One of its own ports is taken.
+    #[error("the {what} port cannot be opened")]
+    Port {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: BindError,
+    },
+    /// The access log cannot be opened.
+    #[error("the access log {path} cannot be opened")]
+    AccessLog {
+        /// Its path.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file given with `--config` cannot be the configuration.
+    #[error("the configuration cannot be used")]
+    Static(#[from] StaticError),
+    /// A part of it has failed that it cannot do without.
+    #[error(transparent)]
+    Task(#[from] TaskFailure),
+}
+
+/// A running proxy.
+pub struct Daemon {
+    /// Where the admin port listens.
+    pub admin: SocketAddr,
+    /// Where metrics are.
+    pub metrics: SocketAddr,
+    /// Where readiness is.
+    pub readiness: SocketAddr,
+    /// What is in force.
+    pub snapshots: Snapshots,
+    /// Whether traffic may come, and what is served.
+    pub ready: Readiness,
+    drain: Drain,
+    grace: Duration,
+    connections: Tasks,
+    background: Tasks,
+}
+
+/// How long the proxy's own servers may take to end after the drain.
+const LAST_GRACE: Duration = Duration::from_secs(1);
+
+impl Daemon {
+    /// Starts everything. The process's `logging` is given when the admin port may change it.
+    ///
+    /// # Errors
+    ///
+    /// When a port is taken, the configuration file is bad, or a sidecar would intercept itself.
+    pub fn start(settings: Settings, logging: Option<Logging>) -> Result<Self, DaemonError> {
+        let mark = match settings.role {
+            Role::Sidecar => interception::mark()?,
+            Role::Gateway | Role::Static(_) => None,
+        };
+        let own = OwnPorts::open(&settings)?;
+        let (drain, snapshots) = (Drain::new(), Snapshots::new());
+        let (connections, background) = (Tasks::new(), Tasks::new());
+        let metrics = Metrics::new("proxy");
+        let path = data_path(&settings, mark, &snapshots, &drain)?;
+        metrics.register(|registry| registry.register_collector(Box::new(Arc::clone(path.metrics()))));
+        background.spawn("sweep", Arc::clone(&path).sweep());
+
+        let mut sockets =
+            Sockets::new(snapshots.clone(), Arc::clone(&path), settings.role.clone(), connections.clone());
+        let pilot = follow(&settings, &mut sockets, (&snapshots, &metrics, &background))?;
+        let readiness = Readiness {
+            snapshots: snapshots.clone(),
+            sockets: sockets.state(),
+            pilot: pilot.map(|status| (settings.pilot.address.clone(), status)),
+            drain: drain.clone(),
+        };
+        background.spawn("sockets", sockets.run(background.token().clone()));
+        let admin = Arc::new(Admin {
+            snapshots: snapshots.clone(),
+            sockets: readiness.sockets.clone(),
+            path,
+            connections: connections.clone(),
+            metrics: Arc::clone(&metrics),
+            logging,
+            readiness: readiness.clone(),
+            drain: drain.clone(),
+            role: settings.role,
+            workload: settings.workload,
+            started: SystemTime::now(),
+        });
+        let daemon = Daemon {
+            admin: own.admin.1,
+            metrics: own.metrics.1,
+            readiness: own.readiness.1,
+            snapshots,
+            ready: readiness.clone(),
+            drain,
+            grace: settings.drain,
+            connections,
+            background,
+        };
+        daemon.serve("admin", own.admin.0, admin::router(admin));
+        daemon.serve("metrics", own.metrics.0, metrics.router());
+        daemon.serve("readiness", own.readiness.0, readiness.router("/healthz/ready"));
+        let Daemon { admin, metrics, readiness, .. } = &daemon;
+        tracing::info!(%admin, %metrics, %readiness, version = runtime::version::long(), "the proxy has started");
+        Ok(daemon)
+    }
+
+    /// Runs until `leave` names a reason to go, then drains: what runs may finish until the deadline.
+    ///
+    /// # Errors
+    ///
+    /// When a part has failed that the proxy cannot do without.
+    pub async fn run(self, leave: impl Future<Output = &'static str>) -> Result<(), DaemonError> {
+        tokio::select! {
+            reason = leave => tracing::info!(reason, grace = ?self.grace, "draining"),
+            () = self.background.token().cancelled() => {}
+        }
+        match self.drain.run(&self.connections, self.grace).await {
+            Drained::Finished => tracing::info!("everything has finished; good bye"),
+            Drained::Cut(left) => tracing::warn!(?left, "the deadline has passed; what still ran is cut"),
+        }
+        if let Err(left) = self.background.stop(LAST_GRACE).await {
+            tracing::debug!(?left, "not waited for");
+        }
+        self.background.failure().map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    fn serve(&self, name: &'static str, listener: tokio::net::TcpListener, router: axum::Router) {
+        let stop = self.background.token().clone();
+        let limits = runtime::admin::Limits::default();
+        let server = runtime::admin::serve(listener, router, limits, stop);
+        self.background.spawn(name, server);
+    }
+}
+
+/// The proxy's own ports, opened before anything else, so that one that is taken is known at once.
+struct OwnPorts {
+    admin: (tokio::net::TcpListener, SocketAddr),
+    metrics: (tokio::net::TcpListener, SocketAddr),
+    readiness: (tokio::net::TcpListener, SocketAddr),
+}
+
+impl OwnPorts {
+    fn open(settings: &Settings) -> Result<Self, DaemonError> {
+        let everywhere = match settings.role {
+            Role::Static(_) => Ipv4Addr::LOCALHOST,
+            Role::Sidecar | Role::Gateway => Ipv4Addr::UNSPECIFIED,
+        };
+        let open = |what, ip: Ipv4Addr, port| {
+            let address = SocketAddr::from((ip, port));
+            let port = |source| DaemonError::Port { what, source };
+            let listener = bind(address).map_err(port)?;
+            let bound = listener.local_addr().map_err(|source| port(BindError { address, source }))?;
+            Ok::<_, DaemonError>((listener, bound))
+        };
+        Ok(OwnPorts {
+            admin: open("admin", Ipv4Addr::LOCALHOST, settings.ports.admin)?,
+            metrics: open("metrics", everywhere, settings.ports.metrics)?,
+            readiness: open("readiness", everywhere, settings.ports.readiness)?,
+        })
+    }
+}
+
+fn data_path(
+    settings: &Settings,
+    mark: Option<u32>,
+    snapshots: &Snapshots,
+    drain: &Drain,
+) -> Result<Arc<DataPath>, DaemonError> {
+    let workload = &settings.workload;
+    let identity = Identity {
+        workload: workload.owner.clone(),
+        namespace: workload.namespace.clone(),
+        app: workload.app.clone(),
+        version: workload.version.clone(),
+        principal: String::new(),
+    };
+    let access_log = access_log(&settings.access_log)?;
+    let settings = data::Settings { mark, identity, access_log, ..data::Settings::default() };
+    Ok(DataPath::new(Arc::clone(snapshots.tables()), settings, drain.clone()))
+}
+
+fn access_log(path: &str) -> Result<Option<AccessLog>, DaemonError> {
+    let opened = match path {
+        "off" => return Ok(None),
+        "/dev/stdout" | "-" => AccessLog::to(io::stdout()),
+        "/dev/stderr" => AccessLog::to(io::stderr()),
+        path => AccessLog::open(Path::new(path)),
+    };
+    opened.map(Some).map_err(|source| DaemonError::AccessLog { path: path.to_owned(), source })
+}
+
+/// Takes the configuration from its source: the file, at once, or Pilot, from now on.
+fn follow(
+    settings: &Settings,
+    sockets: &mut Sockets,
+    (snapshots, metrics, background): (&Snapshots, &Metrics, &Tasks),
+) -> Result<Option<xds::Status>, DaemonError> {
+    if let Role::Static(path) = &settings.role {
+        static_config::load(path, snapshots)?;
+        return Ok(None);
+    }
+    if settings.role == Role::Sidecar {
+        for (what, port) in [("outbound", proxy_port::OUTBOUND), ("inbound", proxy_port::INBOUND)] {
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+            sockets.open_ahead(address).map_err(|source| DaemonError::Port { what, source })?;
+        }
+    }
+    let counters = xds::XdsMetrics::default();
+    metrics.register(|registry| counters.register(registry));
+    let status = xds::Status::new(counters);
+    let client = xds::Client {
+        pilot: settings.pilot.clone(),
+        node: xds::node(settings),
+        snapshots: snapshots.clone(),
+        status: status.clone(),
+    };
+    background.spawn_vital("xds", {
+        let stop = background.token().clone();
+        async move {
+            client.run(stop).await;
+            Ok::<(), std::convert::Infallible>(())
+        }
+    });
+    Ok(Some(status))
+}

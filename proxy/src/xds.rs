@@ -1,0 +1,125 @@
+//! The client of Pilot: one stream at a time, for ever; what is in hand stays in force while there is none.
+
+mod backoff;
+mod connection;
+mod session;
+mod status;
+
+use std::time::Duration;
+
+use engine::Kind;
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Node};
+use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use tokio_util::sync::CancellationToken;
+
+pub use self::connection::ConnectError;
+pub use self::status::{State, Status, XdsMetrics};
+
+use self::backoff::Backoff;
+use self::connection::Connection;
+use self::session::{Outcome, Session};
+use crate::settings::{Pilot, Settings};
+use crate::snapshot::Snapshots;
+
+/// How long resources wait for others that they refer to. Envoy's limit is 15 s; here nothing but a server that never
+/// sends what it refers to makes it pass.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The client of Pilot.
+pub struct Client {
+    /// How Pilot is reached.
+    pub pilot: Pilot,
+    /// Who asks.
+    pub node: Node,
+    /// Where resources go.
+    pub snapshots: Snapshots,
+    /// How it goes.
+    pub status: Status,
+}
+
+impl Client {
+    /// Follows Pilot until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::default();
+        loop {
+            let ended = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = Box::pin(self.follow(&mut backoff)) => ended,
+            };
+            let wait = backoff.next(rand::random());
+            self.status.lost(&ended, self.snapshots.in_force().is_complete, wait);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// One stream, from connecting to its end.
+    async fn follow(&self, backoff: &mut Backoff) -> ConnectError {
+        let (mut session, first) = Session::open(self.node.clone(), self.snapshots.clone());
+        let mut connection = match connection::open(&self.pilot, first).await {
+            Ok(connection) => connection,
+            Err(error) => return error,
+        };
+        self.status.connected(&self.pilot.address);
+        loop {
+            let is_waiting = !self.snapshots.missing().is_empty();
+            let requests = tokio::select! {
+                message = connection.responses.message() => match message {
+                    Ok(Some(response)) => {
+                        backoff.reset();
+                        self.report(session.on_response(response))
+                    }
+                    Ok(None) => return connection::refused(&self.pilot, &tonic::Status::ok("it has closed the stream")),
+                    Err(status) => return connection::refused(&self.pilot, &status),
+                },
+                () = tokio::time::sleep(PATIENCE), if is_waiting => {
+                    let missing = self.snapshots.give_up_waiting();
+                    tracing::warn!(?missing, "Pilot has not sent what other resources refer to; going on without");
+                    session.on_in_force()
+                }
+            };
+            send(&connection, requests).await;
+        }
+    }
+
+    fn report(&self, outcome: Outcome) -> Vec<DeltaDiscoveryRequest> {
+        let service = outcome.kind.map_or("unknown", Kind::service);
+        for (name, reason) in &outcome.refused {
+            tracing::warn!(kind = service, name, reason, "a resource is refused; what was in force under its name stays");
+        }
+        let Outcome { accepted, is_in_force, .. } = outcome;
+        tracing::debug!(kind = service, accepted, refused = outcome.refused.len(), is_in_force, "resources from Pilot");
+        self.status.updated(service, accepted as u64, outcome.refused.len() as u64);
+        outcome.requests
+    }
+}
+
+/// Sends requests. That the stream has ended is seen by its reader.
+async fn send(connection: &Connection, requests: Vec<DeltaDiscoveryRequest>) {
+    for request in requests {
+        let _ = connection.requests.send(request).await;
+    }
+}
+
+/// Who the proxy is, as Pilot (or any xDS server) is told.
+#[must_use]
+pub fn node(settings: &Settings) -> Node {
+    let workload = &settings.workload;
+    let mut version = runtime::version::VERSION.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut part = || version.next().unwrap_or(0);
+    let version = SemanticVersion { major_number: part(), minor_number: part(), patch: part() };
+    Node {
+        id: workload.node_id(&settings.role),
+        cluster: format!("{}.{}", workload.owner, workload.namespace),
+        user_agent_name: "mesh-proxy".to_owned(),
+        user_agent_version_type: Some(UserAgentVersionType::UserAgentBuildVersion(BuildVersion {
+            version: Some(version),
+            metadata: None,
+        })),
+        ..Default::default()
+    }
+}
