@@ -203,7 +203,7 @@ pub fn explain(error: &clap::Error) -> Error {
         Some(ContextValue::Strings(list)) => list.first().cloned(),
         _ => None,
     };
-    let invalid = text(ContextKind::InvalidArg).unwrap_or_default();
+    let invalid = text(ContextKind::InvalidArg).map(|argument| plain(&argument).to_owned()).unwrap_or_default();
     let value = text(ContextKind::InvalidValue).unwrap_or_default();
     let help = "see `--help` of the command";
     match error.kind() {
@@ -242,21 +242,26 @@ pub fn explain(error: &clap::Error) -> Error {
         }
         ErrorKind::MissingRequiredArgument => Error::usage(format!("missing {invalid}")).hint(help),
         ErrorKind::ArgumentConflict => {
-            let prior = text(ContextKind::PriorArg).unwrap_or_default();
+            let prior = text(ContextKind::PriorArg).map(|argument| plain(&argument).to_owned()).unwrap_or_default();
             if prior.is_empty() || prior == invalid {
                 return Error::usage(format!("{invalid} can be given only once"));
             }
             Error::usage(format!("{invalid} cannot be given together with {prior}"))
         }
         ErrorKind::NoEquals => Error::usage(format!("{invalid} takes its value after `=`")),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Error::usage("what to do is missing").because(error.render().to_string().trim_end().to_owned())
-        }
         _ => {
             let rendered = error.render().to_string();
             let line = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
             Error::usage(line).hint(help)
         }
+    }
+}
+
+/// `<KIND>...` → `KIND`, `--output <FORMAT>` → `--output`.
+fn plain(argument: &str) -> &str {
+    match argument.split_once(' ') {
+        Some((flag, _)) if flag.starts_with('-') => flag,
+        _ => argument.trim_end_matches("...").trim_start_matches(['<', '[']).trim_end_matches(['>', ']']),
     }
 }
 

@@ -80,13 +80,7 @@ pub fn state_dir(name: &str, settings: &Settings) -> Result<PathBuf, Error> {
 /// Whether the local mesh with this state directory runs: its supervisor is alive.
 #[must_use]
 pub fn is_running(dir: &Path) -> bool {
-    supervisor_pid(dir).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
-}
-
-fn supervisor_pid(dir: &Path) -> Option<rustix::process::Pid> {
-    let text = std::fs::read_to_string(dir.join("supervisor.json")).ok()?;
-    let state: serde_json::Value = serde_json::from_str(&text).ok()?;
-    rustix::process::Pid::from_raw(i32::try_from(state.get("pid")?.as_i64()?).ok()?)
+    matches!(local::supervisor::read_record(dir), Ok(Some(_)))
 }
 
 /// Names and directories of all local meshes, running or not.
@@ -132,7 +126,11 @@ fn named_local(name: &str, settings: &Settings) -> Result<PathBuf, Error> {
     })
 }
 
-fn local(name: &str, dir: &Path) -> Result<Target, Error> {
+/// A local mesh, by its name and state directory.
+///
+/// # Errors
+/// When it does not run, or its kubeconfig is broken.
+pub fn local(name: &str, dir: &Path) -> Result<Target, Error> {
     if !is_running(dir) {
         let flag = if name == "default" { String::new() } else { format!(" --name {name}") };
         return Err(Error::unreachable(format!("local mesh `{name}` does not run"))

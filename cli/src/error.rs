@@ -35,6 +35,8 @@ pub struct Error(Box<Facts>);
 #[derive(Debug)]
 struct Facts {
     exit: Exit,
+    /// Exit code of a program that was run for the user, instead of ours.
+    code: Option<u8>,
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
@@ -47,6 +49,7 @@ impl Error {
     fn new(exit: Exit, message: impl Into<String>) -> Self {
         Error(Box::new(Facts {
             exit,
+            code: None,
             message: message.into(),
             causes: Vec::new(),
             hint: None,
@@ -97,6 +100,20 @@ impl Error {
         let mut error = Error::new(exit, "");
         error.0.quiet = true;
         error
+    }
+
+    /// A program that was run for the user ended with this code; it has said all itself.
+    #[must_use]
+    pub fn ended(code: u8) -> Self {
+        let mut error = Error::said(Exit::Failed);
+        error.0.code = Some(code);
+        error
+    }
+
+    /// The exit code of the process.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        self.0.code.unwrap_or(self.0.exit as u8)
     }
 
     /// What to do about it.

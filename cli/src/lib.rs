@@ -57,22 +57,26 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(Cli { global, command }) => {
             let app = App { global, ui, settings };
             match commands::run(&app, command) {
-                Ok(()) => Exit::Ok,
+                Ok(()) => Exit::Ok as u8,
                 Err(error) => output::report(&error, as_json, &ui),
             }
         }
     };
-    ExitCode::from(exit as u8)
+    ExitCode::from(exit)
 }
 
 /// Help and version are data and go to standard output; mistakes are errors like any other.
-fn usage(error: &clap::Error, as_json: bool, ui: &Ui) -> Exit {
+fn usage(error: &clap::Error, as_json: bool, ui: &Ui) -> u8 {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !as_json {
+        ui.say(error.render().to_string().trim_end());
+        return Exit::Usage as u8;
+    }
     if error.use_stderr() {
         let error = args::explain(error);
         return output::report(&error, as_json, ui);
     }
     let _ = ui.print(&error.render().to_string());
-    Exit::Ok
+    Exit::Ok as u8
 }
 
 impl App {

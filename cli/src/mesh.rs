@@ -175,7 +175,9 @@ pub async fn find_pod(cluster: &Cluster, namespace: &str, word: &str) -> Result<
         return Ok(pod);
     }
     let deployments = known("deployments")?;
-    if cluster.get(&deployments, namespace, word).await?.is_some() {
+    let all = Selection { namespace: Some(namespace), ..Selection::default() };
+    let list = cluster.list(&deployments, &all).await?;
+    if items(&list).any(|d| name_of(d) == word) || of_app(&list, word).is_some() {
         return pod_of(cluster, &pods, &deployments, namespace, word).await;
     }
     Err(missing_pod(cluster, &pods, namespace, word).await?)
@@ -183,8 +185,13 @@ pub async fn find_pod(cluster: &Cluster, namespace: &str, word: &str) -> Result<
 
 async fn pod_of(cluster: &Cluster, pods: &Resource, owner: &Resource, namespace: &str, name: &str) -> Result<Value, Error> {
     let word = owner.word();
-    let Some(object) = cluster.get(owner, namespace, name).await? else {
-        let list = cluster.list(owner, &Selection { namespace: Some(namespace), ..Selection::default() }).await?;
+    let list = Selection { namespace: Some(namespace), ..Selection::default() };
+    let object = match cluster.get(owner, namespace, name).await? {
+        Some(object) => Some(object),
+        None => of_app(&cluster.list(owner, &list).await?, name),
+    };
+    let Some(object) = object else {
+        let list = cluster.list(owner, &list).await?;
         let error = Error::failed(format!("there is no {word} `{name}` in namespace {namespace}"));
         return Err(match closest(name, items(&list).map(name_of)) {
             Some(near) => error.hint(format!("did you mean `{word}/{near}`?")),
@@ -207,6 +214,17 @@ async fn pod_of(cluster: &Cluster, pods: &Resource, owner: &Resource, namespace:
         Some(pod) => Ok((*pod).clone()),
         None => Err(Error::failed(format!("{word} {namespace}/{name} has no pods"))
             .hint(format!("see `meshctl get {} {name} -n {namespace}`", owner.plural))),
+    }
+}
+
+/// The one object of a list whose pods are labelled `app=NAME`: `deploy/productpage` means `productpage-v1` when there
+/// is no other version of it.
+fn of_app(list: &Value, name: &str) -> Option<Value> {
+    let is_of_app = |object: &&Value| text(object, &["spec", "template", "metadata", "labels", "app"]) == Some(name);
+    let mut found = items(list).filter(is_of_app);
+    match (found.next(), found.next()) {
+        (Some(one), None) => Some(one.clone()),
+        _ => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use api::suggest::closest;
 use serde_json::Value;
 
-use crate::error::{Error, Exit};
+use crate::error::Error;
 use crate::jsonpath::Template;
 use crate::settings::Settings;
 
@@ -138,8 +138,25 @@ impl Ui {
     /// # Errors
     /// When the reader has gone, an error that says nothing; when the disk is full, one that says so.
     pub fn print(&self, text: &str) -> Result<(), Error> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Writes bytes of somebody else's to standard output.
+    ///
+    /// # Errors
+    /// As [`Ui::print`].
+    pub fn bytes(&self, bytes: &[u8]) -> Result<(), Error> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(write_error)
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(write_error)
+    }
+
+    /// Writes bytes of somebody else's to standard error.
+    ///
+    /// # Errors
+    /// When the reader has gone, an error that says nothing.
+    pub fn error_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
+        let mut stderr = io::stderr().lock();
+        stderr.write_all(bytes).and_then(|()| stderr.flush()).map_err(write_error)
     }
 
     /// Writes one line of data.
@@ -186,14 +203,14 @@ fn write_error(error: io::Error) -> Error {
 
 /// Shows an error where its reader looks for it, and says how the process ends.
 #[must_use]
-pub fn report(error: &Error, as_json: bool, ui: &Ui) -> Exit {
+pub fn report(error: &Error, as_json: bool, ui: &Ui) -> u8 {
     if error.is_quiet() {
-        return error.exit();
+        return error.code();
     }
     if as_json {
         let _ = ui.json(&error.to_json());
     } else {
         let _ = io::stderr().lock().write_all(error.to_text(ui.err).as_bytes());
     }
-    error.exit()
+    error.code()
 }

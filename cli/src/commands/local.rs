@@ -1,30 +1,159 @@
 //! `local`: a mesh on this machine.
 
-use std::ffi::OsString;
-use std::process::ExitCode;
+mod down;
+mod exec;
+mod logs;
+mod progress;
+mod start;
+mod status;
+mod streams;
+mod supervise;
+mod up;
 
-use clap::Args;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
 
 use crate::App;
+use crate::cluster::Cluster;
+use crate::context;
 use crate::error::Error;
+
+pub use supervise::hidden;
 
 /// File in a local mesh's state directory that holds the root which vouches for its Pilot.
 pub const ROOT_FILE: &str = "root-cert.pem";
 
+const EXAMPLES: &str = "\
+Examples:
+  # Start a mesh with an application in it
+  meshctl local up -f samples/bookinfo/bookinfo.yaml --wait
+  # See how it is, and call a service from within
+  meshctl local status
+  meshctl local exec deploy/productpage -- curl -s reviews:9080/reviews/0
+  # Stop it; it comes back as it was with `local up`
+  meshctl local down";
+
 /// Arguments of `local`.
 #[derive(Debug, Args)]
-pub struct LocalArgs {}
-
-/// Hidden.
-#[must_use]
-pub fn hidden(_arguments: &[OsString]) -> Option<ExitCode> {
-    None
+#[command(after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+pub struct LocalArgs {
+    #[command(subcommand)]
+    command: LocalCommand,
+    /// Where the mesh keeps its state; by default below $XDG_STATE_HOME or ~/.local/state
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Which mesh")]
+    state_dir: Option<PathBuf>,
 }
 
-/// Runs.
+#[derive(Debug, Subcommand)]
+enum LocalCommand {
+    /// Starts the mesh, or applies files to the running one
+    Up(up::UpArgs),
+    /// Shows whether the mesh runs, and what runs in it
+    Status(status::StatusArgs),
+    /// Stops the mesh; its objects are kept
+    Down(down::DownArgs),
+    /// Runs a program in a pod
+    Exec(exec::ExecArgs),
+    /// Shows what a container has written
+    Logs(logs::LogsArgs),
+    /// Prints the path of the kubeconfig
+    Kubeconfig(KubeconfigArgs),
+}
+
+const KUBECONFIG_EXAMPLES: &str = "\
+Examples:
+  # Use kubectl on the mesh
+  KUBECONFIG=$(meshctl local kubeconfig) kubectl get pods,routerules -A";
+
+/// Arguments of `local kubeconfig`.
+#[derive(Debug, Args)]
+#[command(after_help = KUBECONFIG_EXAMPLES)]
+struct KubeconfigArgs {
+    /// Print its text instead of its path
+    #[arg(long)]
+    raw: bool,
+}
+
+/// A local mesh by name and place; it may run or not.
+#[derive(Debug, Clone)]
+pub(crate) struct Mesh {
+    name: String,
+    dir: PathBuf,
+}
+
+impl Mesh {
+    /// The mesh that the command line means.
+    fn of(app: &App, state_dir: Option<PathBuf>) -> Result<Self, Error> {
+        for (given, flag) in [(app.global.context.is_some(), "--context"), (app.global.kubeconfig.is_some(), "--kubeconfig")] {
+            if given {
+                return Err(Error::usage(format!("{flag} names a mesh that is not local")).hint("local meshes are chosen with `--name`"));
+            }
+        }
+        let name = app.global.mesh.clone().unwrap_or_else(|| "default".to_owned());
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.starts_with('.') {
+            return Err(Error::usage(format!("`{name}` cannot be the name of a mesh")).hint("use letters, digits and dashes"));
+        }
+        let dir = match state_dir {
+            Some(dir) => std::path::absolute(&dir).unwrap_or(dir),
+            None => context::state_dir(&name, &app.settings)?,
+        };
+        Ok(Mesh { name, dir })
+    }
+
+    /// ` --name NAME`, where it is needed.
+    fn flag(&self) -> String {
+        if self.name == "default" { String::new() } else { format!(" --name {}", self.name) }
+    }
+
+    fn record(&self) -> Result<Option<local::supervisor::Record>, Error> {
+        local::supervisor::read_record(&self.dir).map_err(|e| {
+            Error::failed(format!("cannot read the state of local mesh `{}` in {}", self.name, self.dir.display()))
+                .because(crate::error::io_words(&e))
+        })
+    }
+
+    /// The record of the supervisor that runs, or the error that it does not.
+    fn running(&self) -> Result<local::supervisor::Record, Error> {
+        self.record()?.ok_or_else(|| self.not_running())
+    }
+
+    fn not_running(&self) -> Error {
+        Error::unreachable(format!("local mesh `{}` does not run", self.name))
+            .hint(format!("start it with `meshctl local up{}`", self.flag()))
+    }
+
+    async fn cluster(&self) -> Result<Cluster, Error> {
+        self.running()?;
+        Cluster::open(&context::local(&self.name, &self.dir)?).await
+    }
+}
+
+/// Runs a command on a local mesh.
 ///
 /// # Errors
-/// None.
-pub fn run(_app: &App, _args: LocalArgs) -> Result<(), Error> {
-    Err(Error::failed("not there"))
+/// Why it did not do what it was asked to.
+pub fn run(app: &App, args: LocalArgs) -> Result<(), Error> {
+    let mesh = Mesh::of(app, args.state_dir)?;
+    match args.command {
+        LocalCommand::Up(args) => up::run(app, &mesh, &args),
+        LocalCommand::Status(args) => status::run(app, &mesh, &args),
+        LocalCommand::Down(args) => down::run(app, &mesh, &args),
+        LocalCommand::Exec(args) => exec::run(app, &mesh, args),
+        LocalCommand::Logs(args) => logs::run(app, &mesh, &args),
+        LocalCommand::Kubeconfig(args) => kubeconfig(app, &mesh, &args),
+    }
+}
+
+fn kubeconfig(app: &App, mesh: &Mesh, args: &KubeconfigArgs) -> Result<(), Error> {
+    let path = mesh.dir.join("kubeconfig");
+    if !path.exists() {
+        return Err(mesh.not_running());
+    }
+    if args.raw {
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| Error::failed(format!("cannot read {}: {}", path.display(), crate::error::io_words(&e))))?;
+        return app.ui.print(&text);
+    }
+    app.ui.line(&path.display().to_string())
 }
