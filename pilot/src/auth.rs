@@ -44,7 +44,10 @@ pub struct Caller {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is no `authorization: Bearer …`.
-    #[error("no token: send `authorization: Bearer TOKEN` with a service-account token of audience {}", api::names::TOKEN_AUDIENCE)]
+    #[error(
+        "no token: send `authorization: Bearer TOKEN` with a service-account token of audience {}",
+        api::names::TOKEN_AUDIENCE
+    )]
     NoToken,
     /// It cannot be a token.
     #[error("the token is longer than {LONGEST_TOKEN} bytes")]
@@ -221,9 +224,13 @@ mod tests {
 
     #[test]
     fn only_bearer_tokens_are_tokens() {
-        for (header, expected) in
-            [("Bearer abc", Some("abc")), ("bearer abc ", Some("abc")), ("Basic abc", None), ("Bearer ", None), ("", None)]
-        {
+        for (header, expected) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc ", Some("abc")),
+            ("Basic abc", None),
+            ("Bearer ", None),
+            ("", None),
+        ] {
             assert_eq!(bearer(header), expected, "{header:?}");
         }
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use runtime::CancellationToken;
+use runtime::tls::TlsError;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use runtime::CancellationToken;
-use runtime::tls::TlsError;
 
 /// How often the files are looked at. Kubernetes takes up to a minute to bring a changed Secret into a pod.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -146,8 +146,10 @@ impl Files {
     }
 
     fn certified_key(&self, directory: &Path) -> Result<CertifiedKey, CertificateError> {
-        let unusable =
-            |name: &str| { let path = directory.join(name); move |source| CertificateError::Unusable { path, source } };
+        let unusable = |name: &str| {
+            let path = directory.join(name);
+            move |source| CertificateError::Unusable { path, source }
+        };
         let chain = runtime::tls::certificates(&self.certificate).map_err(unusable("tls.crt"))?;
         let key = runtime::tls::private_key(&self.key).map_err(unusable("tls.key"))?;
         runtime::tls::roots(&self.root).map_err(unusable("ca.crt"))?;

@@ -24,6 +24,7 @@ use crate::registry::Registry;
 use crate::settings::{Listen, Settings};
 use crate::snapshot::{self, Snapshots};
 use crate::source::kubernetes;
+use crate::status;
 use crate::webhook;
 use crate::xds::{self, Ads, Proxies};
 
@@ -94,11 +95,8 @@ impl Pilot {
             Failure::new(error).with_hint(hint)
         })?;
         let [xds_listener, webhooks, debug] = bind(settings.listen).await?;
-        let addresses = Listen {
-            xds: xds_listener.local_addr()?,
-            webhooks: webhooks.local_addr()?,
-            debug: debug.local_addr()?,
-        };
+        let addresses =
+            Listen { xds: xds_listener.local_addr()?, webhooks: webhooks.local_addr()?, debug: debug.local_addr()? };
         let tasks = Tasks::new();
         let registered = runtime::metrics::Metrics::new("pilot");
         let metrics = Metrics::new(&registered);
@@ -117,6 +115,8 @@ impl Pilot {
                 Ok::<(), io::Error>(())
             }
         });
+        let status = status::Writer::new(client.clone(), snapshots.clone());
+        tasks.spawn("status", status.run(tasks.token().clone()));
         tasks.spawn("certificate", certificate.clone().follow(tasks.token().clone()));
         let ads = Ads {
             authenticator: authenticator.clone(),
@@ -131,7 +131,8 @@ impl Pilot {
         let debugging = Debug { authenticator, snapshots: snapshots.clone(), proxies: proxies.clone(), name };
         let routers = [(webhooks, webhook::router(injection)), (debug, debug::router(debugging, registered.router()))];
         for (listener, router) in routers {
-            let listener = TlsListener::new(listener, certificate.server_config(&[b"http/1.1"])?, Handshakes::default());
+            let listener =
+                TlsListener::new(listener, certificate.server_config(&[b"http/1.1"])?, Handshakes::default());
             let limits = Limits { connections: CONNECTIONS, grace: settings.drain, ..Limits::default() };
             tasks.spawn("http server", admin::serve(listener, router, limits, tasks.token().clone()));
         }

@@ -86,6 +86,3 @@ async fn authenticated(State(debug): State<Debug>, request: Request, next: Next)
         Err(refusal) => (StatusCode::UNAUTHORIZED, format!("{refusal}\n")).into_response(),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,5 +11,6 @@ pub mod resource;
 pub mod settings;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod webhook;
 pub mod xds;

@@ -1,7 +1,6 @@
 //! Where configuration and discovery come from. Each source says what is there now and what changes; what that means
 //! is the registry's business.
 
-pub mod files;
 pub mod kubernetes;
 
 use api::model::Key;

@@ -10,6 +10,8 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, StatusCode, header};
 use install::inject::{Injection, Outcome, inject_pod};
 use kube::core::DynamicObject;
@@ -65,7 +67,20 @@ fn answer(
         Ok(request) => request,
         Err(_) => return (StatusCode::BAD_REQUEST, "the AdmissionReview has no request\n").into_response(),
     };
-    Json(judge(&request).into_review()).into_response()
+    let mut response = judge(&request);
+    // Bytes are base64 in the Kubernetes API; the type would write them as a list of numbers.
+    let patch = response.patch.take().map(|patch| STANDARD.encode(patch));
+    match serde_json::to_value(response.into_review()) {
+        Ok(mut review) => {
+            if let Some(patch) = patch {
+                review["response"]["patch"] = Value::String(patch);
+            }
+            Json(review).into_response()
+        }
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("the answer cannot be written: {error}\n")).into_response()
+        }
+    }
 }
 
 /// The pod with a sidecar, as a patch.
@@ -110,9 +125,8 @@ fn validated(request: &AdmissionRequest<DynamicObject>) -> AdmissionResponse {
         Ok(object) => object,
         Err(error) => return response.deny(format!("the object cannot be read: {error}")),
     };
-    let (errors, warnings): (Vec<Problem>, Vec<Problem>) = api::object::validate_object(&object)
-        .into_iter()
-        .partition(|problem| problem.severity == Severity::Error);
+    let (errors, warnings): (Vec<Problem>, Vec<Problem>) =
+        api::object::validate_object(&object).into_iter().partition(|problem| problem.severity == Severity::Error);
     if !warnings.is_empty() {
         response.warnings = Some(warnings.iter().map(one_line).collect());
     }
@@ -130,7 +144,3 @@ fn one_line(problem: &Problem) -> String {
         None => problem.to_string(),
     }
 }
-
-
-#[cfg(test)]
-mod tests;

@@ -31,7 +31,12 @@ const HEADER_BYTES: u32 = 64 * 1024;
 /// # Errors
 ///
 /// When TLS cannot be set up.
-pub fn serve(ads: Ads, listener: TcpListener, certificate: &Certificate, tasks: &Tasks) -> Result<(), CertificateError> {
+pub fn serve(
+    ads: Ads,
+    listener: TcpListener,
+    certificate: &Certificate,
+    tasks: &Tasks,
+) -> Result<(), CertificateError> {
     let config = certificate.server_config(&[b"h2"])?;
     let incoming = TlsListener::new(listener, config, runtime::tls::Handshakes::default()).into_stream();
     let stopped = tasks.token().clone().cancelled_owned();

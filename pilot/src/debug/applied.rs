@@ -43,7 +43,8 @@ pub(super) async fn applied(State(debug): State<Debug>, Query(question): Query<Q
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
     let Some(resource) = resource(&question.kind) else {
-        let text = format!("kind={} is not a kind whose objects proxies apply: RouteRule, DestinationPolicy\n", question.kind);
+        let text =
+            format!("kind={} is not a kind whose objects proxies apply: RouteRule, DestinationPolicy\n", question.kind);
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
     if question.deleted == question.resource_version.is_some() {

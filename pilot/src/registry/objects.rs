@@ -20,7 +20,7 @@ pub(super) fn is_ours(resource: Resource) -> bool {
 }
 
 /// What is known of one object.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ObjectState {
     /// The API server's version of it.
     pub resource_version: String,
@@ -35,7 +35,7 @@ pub struct ObjectState {
     /// Conditions that stand in its status.
     pub conditions: Json,
     /// What it says, to tell a change of it from one of its status.
-    spec: Arc<Json>,
+    pub(crate) spec: Arc<Json>,
 }
 
 impl ObjectState {

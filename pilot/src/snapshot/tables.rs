@@ -95,11 +95,13 @@ impl Update<'_> {
     /// Generates what is affected anew.
     fn affected(&mut self, old: &Model, affected: &Affected) {
         for host in &affected.listeners {
-            let names: BTreeSet<String> = [old, self.new].into_iter().flat_map(|model| listeners_of(model, host)).collect();
+            let names: BTreeSet<String> =
+                [old, self.new].into_iter().flat_map(|model| listeners_of(model, host)).collect();
             self.again(&[Role::Sidecar], Kind::Listener, names);
         }
         for host in &affected.routes {
-            let names: BTreeSet<String> = [old, self.new].into_iter().flat_map(|model| routes_of(model, host)).collect();
+            let names: BTreeSet<String> =
+                [old, self.new].into_iter().flat_map(|model| routes_of(model, host)).collect();
             self.again(&[Role::Sidecar], Kind::Route, names);
         }
         for (hosts, kind) in [(&affected.clusters, Kind::Cluster), (&affected.endpoints, Kind::Endpoints)] {
@@ -150,9 +152,11 @@ impl Update<'_> {
         }
         let name = Name::new(&resource.name);
         // Both roles share what is the same for both.
-        let shared = [Role::Sidecar, Role::Gateway].into_iter().find_map(|role| match self.tables.get(role, kind, name.as_str()) {
-            Some(Entry::Shared(known)) if known.version == version => Some(known.clone()),
-            _ => None,
+        let shared = [Role::Sidecar, Role::Gateway].into_iter().find_map(|role| {
+            match self.tables.get(role, kind, name.as_str()) {
+                Some(Entry::Shared(known)) if known.version == version => Some(known.clone()),
+                _ => None,
+            }
         });
         let shared = shared.unwrap_or_else(|| Arc::new(Resource::of_engine(resource)));
         self.names.insert((kind, name.shared()));
@@ -183,7 +187,9 @@ fn anybody(role: Role) -> Node {
 fn listeners_of(model: &Model, host: &Host) -> Vec<String> {
     let Some(service) = model.services.get(host) else { return Vec::new() };
     let ports = service.ports.iter().map(|port| port.number);
-    ports.flat_map(|port| service.addresses.iter().map(move |address| generate::listener_name(*address, port))).collect()
+    ports
+        .flat_map(|port| service.addresses.iter().map(move |address| generate::listener_name(*address, port)))
+        .collect()
 }
 
 fn routes_of(model: &Model, host: &Host) -> Vec<String> {

@@ -58,7 +58,8 @@ impl Identity {
             return Err(unreadable());
         }
         let mut parts = node.id.splitn(4, '~');
-        let (Some(role), Some(address), Some(pod), Some(_domain)) = (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(role), Some(address), Some(pod), Some(_domain)) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(unreadable());
         };

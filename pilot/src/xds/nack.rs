@@ -21,7 +21,8 @@ pub struct Refused {
 /// message, as a proxy that does not say may have kept none.
 #[must_use]
 pub fn refused(sent: &[Arc<str>], message: &str) -> Vec<Refused> {
-    let mut found: Vec<(usize, &Arc<str>)> = sent.iter().filter_map(|name| Some((position(name, message)?, name))).collect();
+    let mut found: Vec<(usize, &Arc<str>)> =
+        sent.iter().filter_map(|name| Some((position(name, message)?, name))).collect();
     if found.is_empty() {
         return sent.iter().map(|name| Refused { name: name.clone(), reason: shortened(message.trim()) }).collect();
     }

@@ -84,7 +84,9 @@ impl Proxies {
             superseded: CancellationToken::new(),
         });
         let mut streams = lock(&self.streams);
-        let own = streams.values().filter(|other| other.identity.pod == proxy.identity.pod && !other.superseded.is_cancelled());
+        let own = streams
+            .values()
+            .filter(|other| other.identity.pod == proxy.identity.pod && !other.superseded.is_cancelled());
         let own: Vec<&Arc<Proxy>> = own.collect();
         if own.len() >= STREAMS_PER_PROXY {
             // The map is in the order of connecting.
@@ -104,7 +106,8 @@ impl Proxies {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Proxy>> {
         let streams = lock(&self.streams);
-        let newest: BTreeMap<String, &Arc<Proxy>> = streams.values().map(|proxy| (proxy.identity.id(), proxy)).collect();
+        let newest: BTreeMap<String, &Arc<Proxy>> =
+            streams.values().map(|proxy| (proxy.identity.id(), proxy)).collect();
         newest.into_values().cloned().collect()
     }
 
@@ -162,7 +165,8 @@ impl Proxy {
         if let Some(reason) = concerned().find_map(|(kind, name)| state.refusal(*kind, name)) {
             return Progress::Refused(reason.to_owned());
         }
-        let has_changed = |kind, name: &str| state.changed_at(kind, name).is_some_and(|serial| serial >= changes.serial);
+        let has_changed =
+            |kind, name: &str| state.changed_at(kind, name).is_some_and(|serial| serial >= changes.serial);
         let is_concerned = changes.everything || concerned().any(|(kind, name)| has_changed(*kind, name));
         if is_concerned { Progress::Applied } else { Progress::Unconcerned }
     }

@@ -66,7 +66,8 @@ impl Stream {
         let first = tokio::time::timeout(INTRODUCTION, requests.message()).await;
         let first = first.map_err(|_| told(Status::deadline_exceeded("no request came within 10 seconds")))?;
         let first = first.map_err(|_| End::Gone)?.ok_or(End::Gone)?;
-        let identity = Identity::read(first.node.as_ref()).map_err(|error| told(Status::invalid_argument(error.to_string())))?;
+        let identity =
+            Identity::read(first.node.as_ref()).map_err(|error| told(Status::invalid_argument(error.to_string())))?;
         identity.check(&self.caller).map_err(|error| {
             self.ads.metrics.refused_stream();
             tracing::warn!(%error, "a proxy is not let in");
@@ -195,7 +196,10 @@ impl Stream {
             }
         };
         if tokio::time::timeout(POD_APPEARS, appears).await.is_err() {
-            tracing::warn!(proxy = proxy.identity.id(), "its pod is not known; it is served without labels and services");
+            tracing::warn!(
+                proxy = proxy.identity.id(),
+                "its pod is not known; it is served without labels and services"
+            );
         }
     }
 }

@@ -266,10 +266,8 @@ fn a_named_resource_that_is_missing_is_said_to_be_and_sent_when_it_appears() {
 fn an_unsubscribed_resource_is_not_sent_and_a_resubscribed_one_is() {
     let mut world = small();
     let mut state = settled(&world);
-    let drop = DeltaDiscoveryRequest {
-        resource_names_unsubscribe: vec!["r".to_owned()],
-        ..subscribe(Kind::Route, &[])
-    };
+    let drop =
+        DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["r".to_owned()], ..subscribe(Kind::Route, &[]) };
     hear(&mut state, &drop);
     world.set(Kind::Route, "r", 2);
     assert!(state.next(&world).is_none());

@@ -46,7 +46,8 @@ impl Mesh {
     }
 
     pub(crate) async fn start_with(api: Api) -> Mesh {
-        let made = runtime::authority::serving_certificate(&[SERVER], Duration::from_secs(3600)).expect("a certificate");
+        let made =
+            runtime::authority::serving_certificate(&[SERVER], Duration::from_secs(3600)).expect("a certificate");
         let directory = tempfile::tempdir().expect("a directory");
         for (file, text) in [("tls.crt", &made.cert_pem), ("tls.key", &made.key_pem), ("ca.crt", &made.ca_pem)] {
             std::fs::write(directory.path().join(file), text).expect("written");
@@ -70,11 +71,36 @@ impl Mesh {
     }
 
     pub(crate) async fn connect(&self, pod: &str, token: &str) -> Proxy {
-        Proxy::connect(self.pilot.addresses.xds, &self.root, &format!("sidecar~127.0.0.1~{pod}.default~default.svc.cluster.local"), token).await
+        Proxy::connect(
+            self.pilot.addresses.xds,
+            &self.root,
+            &format!("sidecar~127.0.0.1~{pod}.default~default.svc.cluster.local"),
+            token,
+        )
+        .await
     }
 
     pub(crate) async fn debug(&self, path: &str, token: &str) -> (u16, String) {
         http::get(self.pilot.addresses.debug, &self.root, path, token).await
+    }
+
+    /// Asks a webhook about the creation of an object.
+    pub(crate) async fn admit(&self, path: &str, kind: &str, object: &Value) -> (u16, String) {
+        let (group, version) = object["apiVersion"].as_str().expect("a version").rsplit_once('/').unwrap_or(("", "v1"));
+        let review = json!({
+            "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+            "request": {
+                "uid": "u1", "operation": "CREATE", "namespace": "default", "name": "", "dryRun": false,
+                "kind": {"group": group, "version": version, "kind": kind},
+                "resource": {"group": group, "version": version, "resource": format!("{}s", kind.to_lowercase())},
+                "userInfo": {"username": "somebody"}, "object": object,
+            },
+        });
+        self.webhook(path, "application/json", &review.to_string()).await
+    }
+
+    pub(crate) async fn webhook(&self, path: &str, content_type: &str, body: &str) -> (u16, String) {
+        http::post(self.pilot.addresses.webhooks, &self.root, path, content_type, body).await
     }
 
     pub(crate) async fn stop(self) {

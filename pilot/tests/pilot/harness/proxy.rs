@@ -27,7 +27,8 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) async fn connect(address: SocketAddr, root: &str, id: &str, token: &str) -> Proxy {
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(root)).domain_name(super::SERVER);
-        let endpoint = Endpoint::from_shared(format!("https://{address}")).expect("an address").tls_config(tls).expect("TLS");
+        let endpoint =
+            Endpoint::from_shared(format!("https://{address}")).expect("an address").tls_config(tls).expect("TLS");
         let channel = within(endpoint.connect()).await.expect("it connects");
         let (requests, receiver) = mpsc::channel(64);
         let mut request = Request::new(ReceiverStream::new(receiver));
@@ -40,14 +41,18 @@ impl Proxy {
 
     pub(crate) async fn send(&self, kind: Kind, change: impl FnOnce(&mut DeltaDiscoveryRequest)) {
         let node = Node { id: self.id.clone(), user_agent_name: "mesh-proxy".to_owned(), ..Node::default() };
-        let mut request =
-            DeltaDiscoveryRequest { node: Some(node), type_url: kind.type_url().to_owned(), ..DeltaDiscoveryRequest::default() };
+        let mut request = DeltaDiscoveryRequest {
+            node: Some(node),
+            type_url: kind.type_url().to_owned(),
+            ..DeltaDiscoveryRequest::default()
+        };
         change(&mut request);
         let _ = self.requests.send(request).await;
     }
 
     pub(crate) async fn subscribe(&self, kind: Kind, names: &[&str]) {
-        self.send(kind, |request| request.resource_names_subscribe = names.iter().map(ToString::to_string).collect()).await;
+        self.send(kind, |request| request.resource_names_subscribe = names.iter().map(ToString::to_string).collect())
+            .await;
     }
 
     /// The next response, not acknowledged.
@@ -81,7 +86,8 @@ impl Proxy {
         let nonce = response.nonce.clone();
         self.send(kind, |request| request.response_nonce = nonce).await;
         // Endpoints of every new outbound cluster, as a proxy asks for them.
-        let clusters: Vec<&str> = news.iter().map(String::as_str).filter(|name| name.starts_with("outbound|")).collect();
+        let clusters: Vec<&str> =
+            news.iter().map(String::as_str).filter(|name| name.starts_with("outbound|")).collect();
         if kind == Kind::Cluster && !clusters.is_empty() {
             self.subscribe(Kind::Endpoints, &clusters).await;
         }
@@ -103,8 +109,8 @@ impl Proxy {
     pub(crate) async fn subscribe_all(&mut self) {
         self.subscribe(Kind::Cluster, &[]).await;
         self.subscribe(Kind::Listener, &[]).await;
-        self.subscribe(Kind::Route, &super::super::ROUTES).await;
-        while self.held.get(&Kind::Route).map_or(0, BTreeMap::len) < super::super::ROUTES.len() {
+        self.subscribe(Kind::Route, &crate::ROUTES).await;
+        while self.held.get(&Kind::Route).map_or(0, BTreeMap::len) < crate::ROUTES.len() {
             let response = self.next().await.expect("it is let in");
             self.ack(&response).await;
         }
@@ -114,8 +120,7 @@ impl Proxy {
     pub(crate) async fn resubscribe(&mut self, before: &Proxy) {
         for kind in [Kind::Cluster, Kind::Listener, Kind::Endpoints, Kind::Route] {
             let held = before.held.get(&kind).cloned().unwrap_or_default();
-            let names: Vec<String> =
-                if kind.may_be_wildcard() { Vec::new() } else { held.keys().cloned().collect() };
+            let names: Vec<String> = if kind.may_be_wildcard() { Vec::new() } else { held.keys().cloned().collect() };
             self.send(kind, |request| {
                 request.resource_names_subscribe = names;
                 request.initial_resource_versions =

@@ -67,7 +67,8 @@ impl Api {
     }
 
     pub(crate) fn delete(&self, api_version: &str, kind: &str, namespace: &str, name: &str) {
-        let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": namespace, "name": name}});
+        let object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": namespace, "name": name}});
         let collection = collection(&object);
         let mut world = self.state.lock().expect("not poisoned");
         let removed = world.objects.get_mut(&collection).and_then(|objects| objects.remove(&key(&object)));
@@ -81,7 +82,8 @@ impl Api {
     }
 
     pub(crate) fn get(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> Option<Value> {
-        let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": namespace, "name": name}});
+        let object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": namespace, "name": name}});
         self.state.lock().expect("not poisoned").objects.get(&collection(&object))?.get(&key(&object)).cloned()
     }
 
@@ -143,11 +145,11 @@ impl Api {
         if !self.state.lock().expect("not poisoned").classic {
             return failure(StatusCode::NOT_FOUND, "no such group");
         }
-        let resource = |name: &str, kind: &str| {
-            json!({"name": name, "kind": kind, "singularName": "", "namespaced": true, "verbs": ["list", "watch"]})
-        };
+        let resource = |name: &str, kind: &str| json!({"name": name, "kind": kind, "singularName": "", "namespaced": true, "verbs": ["list", "watch"]});
         let resources = [resource("routerules", "RouteRule"), resource("destinationpolicies", "DestinationPolicy")];
-        ok(&json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "config.istio.io/v1alpha2", "resources": resources}))
+        ok(
+            &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "config.istio.io/v1alpha2", "resources": resources}),
+        )
     }
 
     fn list(&self, path: &str) -> Response {
@@ -166,7 +168,9 @@ impl Api {
                 object
             })
             .collect();
-        ok(&json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": world.version.to_string()}, "items": items}))
+        ok(
+            &json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": world.version.to_string()}, "items": items}),
+        )
     }
 
     fn watch(&self, path: &str, from: u64) -> Response {
@@ -213,7 +217,8 @@ impl Api {
         };
         let patch: Value = serde_json::from_slice(body).expect("JSON");
         let collection = format!("/apis/{group}/{version}/{plural}");
-        let object = self.state.lock().expect("not poisoned").objects[&collection].get(&format!("{namespace}/{name}")).cloned();
+        let object =
+            self.state.lock().expect("not poisoned").objects[&collection].get(&format!("{namespace}/{name}")).cloned();
         let Some(mut object) = object else { return failure(StatusCode::NOT_FOUND, "no such object") };
         object["status"] = patch["status"].clone();
         self.put(object.clone());
@@ -236,7 +241,9 @@ fn review(body: &[u8]) -> Response {
         }),
         _ => json!({"authenticated": false, "error": "invalid bearer token"}),
     };
-    ok(&json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {}, "spec": review["spec"], "status": status}))
+    ok(
+        &json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {}, "spec": review["spec"], "status": status}),
+    )
 }
 
 fn ok(body: &Value) -> Response {
@@ -256,5 +263,9 @@ fn collection(object: &Value) -> String {
 }
 
 fn key(object: &Value) -> String {
-    format!("{}/{}", object["metadata"]["namespace"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().expect("name"))
+    format!(
+        "{}/{}",
+        object["metadata"]["namespace"].as_str().unwrap_or_default(),
+        object["metadata"]["name"].as_str().expect("name")
+    )
 }

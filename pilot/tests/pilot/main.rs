@@ -1,6 +1,8 @@
 //! A Kubernetes API → Pilot → a proxy's stream, with everything between them real.
 
+mod envoy;
 mod harness;
+mod webhooks;
 
 use api::messages::{Applied, Proxies, SyncState};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
@@ -76,7 +78,8 @@ async fn a_refusal_is_shown_with_the_proxys_words() {
         }
         proxy.ack(&response).await;
     }
-    let question = format!("/v1/applied?kind=route-rule&namespace=default&name=slow&resourceVersion={version}&timeout=10");
+    let question =
+        format!("/v1/applied?kind=route-rule&namespace=default&name=slow&resourceVersion={version}&timeout=10");
     let (status, body) = mesh.debug(&question, CLI_TOKEN).await;
     assert_eq!(status, 200, "{body}");
     let applied: Applied = serde_json::from_str(&body).expect("an Applied");
@@ -98,23 +101,26 @@ async fn one_who_waits_for_a_change_hears_when_every_proxy_has_it() {
     let mut first = mesh.sidecar("productpage-v1").await;
     let mut second = mesh.sidecar("ratings-v1").await;
     let version = mesh.api.put_yaml(&rule("all-v3", "v3", ""));
-    let question = format!("/v1/applied?kind=RouteRule&namespace=default&name=all-v3&resourceVersion={version}&timeout=20");
+    let question =
+        format!("/v1/applied?kind=RouteRule&namespace=default&name=all-v3&resourceVersion={version}&timeout=20");
     let follow = async |proxy: &mut harness::Proxy| {
-        while proxy.held[&Kind::Route][REVIEWS].1.is_empty() || !clusters(&proxy.held[&Kind::Route][REVIEWS].1).contains("version=v3") {
+        while proxy.held[&Kind::Route][REVIEWS].1.is_empty()
+            || !clusters(&proxy.held[&Kind::Route][REVIEWS].1).contains("version=v3")
+        {
             let response = proxy.next().await.expect("open");
             proxy.ack(&response).await;
         }
     };
-    let ((_, body), (), ()) = within(async {
-        tokio::join!(mesh.debug(&question, CLI_TOKEN), follow(&mut first), follow(&mut second))
-    })
-    .await;
+    let ((_, body), (), ()) =
+        within(async { tokio::join!(mesh.debug(&question, CLI_TOKEN), follow(&mut first), follow(&mut second)) }).await;
     let applied: Applied = serde_json::from_str(&body).expect("an Applied");
     assert_eq!((applied.proxies, applied.applied), (2, 2), "{applied:?}");
     mesh.api.delete("config.meshctl.io/v1alpha2", "RouteRule", "default", "all-v3");
     let question = "/v1/applied?kind=RouteRule&namespace=default&name=all-v3&deleted=true&timeout=20";
     let back = async |proxy: &mut harness::Proxy| {
-        while clusters(&proxy.held[&Kind::Route][REVIEWS].1).contains("version=v3") || proxy.held[&Kind::Cluster].keys().any(|name| name.contains("v3")) {
+        while clusters(&proxy.held[&Kind::Route][REVIEWS].1).contains("version=v3")
+            || proxy.held[&Kind::Cluster].keys().any(|name| name.contains("v3"))
+        {
             let response = proxy.next().await.expect("open");
             proxy.ack(&response).await;
         }
@@ -197,5 +203,46 @@ async fn what_is_known_stays_in_force_while_the_api_server_is_away() {
         let response = late.next().await.expect("open");
         late.ack(&response).await;
     }
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn objects_say_in_their_status_what_became_of_them() {
+    let mesh = Mesh::start().await;
+    mesh.api.put_yaml(&rule("bad", "v1", "    weight: 90\n"));
+    mesh.api.put_yaml(&rule("good", "v2", ""));
+    let condition = |name: &str| {
+        let object = mesh.api.get("config.meshctl.io/v1alpha2", "RouteRule", "default", name)?;
+        let condition = object["status"]["conditions"].get(0)?.clone();
+        Some((condition["status"].as_str()?.to_owned(), condition["message"].as_str()?.to_owned()))
+    };
+    let mut versions = mesh.pilot.snapshots.changes();
+    let (bad, good) = within(async {
+        loop {
+            if let (Some(bad), Some(good)) = (condition("bad"), condition("good")) {
+                return (bad, good);
+            }
+            versions.changed().await.expect("Pilot runs");
+        }
+    })
+    .await;
+    assert_eq!((bad.0.as_str(), good.0.as_str()), ("False", "True"));
+    assert!(bad.1.contains("90"), "{bad:?}");
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn classic_rules_count_as_soon_as_the_api_server_has_their_kind() {
+    let api = harness::Api::new();
+    api.serve_classic();
+    api.put(harness::service("reviews", "10.96.0.20"));
+    api.put(harness::pod("productpage", "v1", "10.244.0.30"));
+    api.put_yaml(&rule("classic", "v2", "").replace("config.meshctl.io", "config.istio.io"));
+    let mesh = Mesh::start_with(api).await;
+    let mut proxy = mesh.connect("productpage-v1", "default/default/productpage-v1").await;
+    proxy.subscribe(Kind::Route, &[REVIEWS]).await;
+    let response = proxy.next().await.expect("open");
+    proxy.ack(&response).await;
+    assert!(clusters(&proxy.held[&Kind::Route][REVIEWS].1).contains("version=v2"));
     mesh.stop().await;
 }
