@@ -261,6 +261,7 @@ pub fn explain(error: &clap::Error) -> Error {
 fn plain(argument: &str) -> &str {
     match argument.split_once(' ') {
         Some((flag, _)) if flag.starts_with('-') => flag,
+        _ if argument.starts_with('-') => argument.split(['[', '=']).next().unwrap_or(argument),
         _ => argument.trim_end_matches("...").trim_start_matches(['<', '[']).trim_end_matches(['>', ']']),
     }
 }

@@ -336,6 +336,16 @@ fn chain(error: &kube::Error) -> String {
 fn refused(status: &Status) -> Error {
     let message = status.message.trim();
     let what = if message.is_empty() { format!("the API server answered {}", status.code) } else { message.to_owned() };
+    if what.contains("failed calling webhook") && what.contains("meshctl") {
+        let why = what.split_once("failed calling webhook").map_or(what.as_str(), |(_, why)| why);
+        let why = why.split_once(": ").map_or(why, |(_, why)| why).to_owned();
+        return Error::unreachable("Pilot does not answer, so nobody can say whether this is valid")
+            .because(why)
+            .hint(format!("see `meshctl get pods -n {}`", api::names::SYSTEM_NAMESPACE));
+    }
+    if let Some((_, why)) = what.split_once("denied the request: ") {
+        return Error::failed(format!("refused: {why}"));
+    }
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match code {
         StatusCode::UNAUTHORIZED => Error::failed("the API server does not accept the credentials").because(what),
@@ -345,7 +355,7 @@ fn refused(status: &Status) -> Error {
         StatusCode::CONFLICT if status.reason == "Conflict" => {
             Error::failed("the object was changed meanwhile").because(what).hint("run the command again")
         }
-        _ => Error::failed(what.trim_start_matches("admission webhook \"").to_owned()),
+        _ => Error::failed(what),
     }
 }
 

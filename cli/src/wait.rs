@@ -95,6 +95,9 @@ impl Progress {
     }
 
     fn words(&self) -> String {
+        if self.is_known && self.proxies == 0 {
+            return "applied; no connected proxy is concerned".to_owned();
+        }
         if self.is_known {
             return format!("applied by {} of {}", self.applied, count(usize::try_from(self.proxies).unwrap_or(usize::MAX), "proxy"));
         }

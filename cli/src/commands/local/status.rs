@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Mesh;
-use super::progress::PodState;
-use super::up::phase;
+use super::progress::{PodState, key};
 use crate::App;
 use crate::cluster::Selection;
 use crate::error::{Error, Exit};
@@ -81,7 +80,13 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &StatusArgs) -> Result<(), Error
     if pods.is_empty() {
         return app.ui.line("no pods");
     }
-    app.ui.print(&table(app, &pods, now).to_text(true))
+    app.ui.print(&table(app, &pods, now).to_text(true))?;
+    for pod in &pods {
+        if let PodState::Failing(why) = PodState::of(pod) {
+            app.ui.warn(&format!("{}: {}: {}", key(pod), why.container, why.message));
+        }
+    }
+    Ok(())
 }
 
 fn table(app: &App, pods: &[Value], now: Timestamp) -> Table {
@@ -91,10 +96,7 @@ fn table(app: &App, pods: &[Value], now: Timestamp) -> Table {
         let status = match PodState::of(pod) {
             PodState::Ready => app.ui.out.good(phase(pod)),
             PodState::Starting(what) => app.ui.out.warning(&what),
-            PodState::Failing(why) => {
-                let message = if why.message.is_empty() { String::new() } else { format!(": {}", why.message) };
-                app.ui.out.error(&format!("{} {}{message}", why.container, why.reason))
-            }
+            PodState::Failing(why) => app.ui.out.error(&format!("{}: {}", why.container, why.reason)),
         };
         table.row(vec![
             namespace_of(pod).to_owned(),
@@ -125,6 +127,10 @@ fn pod_value(pod: &Value) -> Value {
         value["problem"] = json!({ "container": why.container, "reason": why.reason, "message": why.message });
     }
     value
+}
+
+fn phase(pod: &Value) -> &str {
+    text(pod, &["status", "phase"]).unwrap_or("Pending")
 }
 
 /// Ready containers and all containers, sidecars included, as kubectl counts them.

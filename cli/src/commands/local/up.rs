@@ -25,7 +25,7 @@ use crate::commands::write::{self, Done, Verb, done_line};
 use crate::error::{Error, io_words};
 use crate::mesh::{self, items, known};
 use crate::objects::{self, Object};
-use crate::resources::{name_of, namespace_of, text};
+use crate::resources::{name_of, namespace_of};
 use crate::wait::took;
 
 const EXAMPLES: &str = "\
@@ -80,7 +80,6 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &UpArgs) -> Result<(), Error> {
             for warning in &warnings {
                 app.ui.say(crate::error::problem_text(warning, app.ui.err).trim_end());
             }
-            // A list of programs is for the node, not an object.
             objects
         }
     };
@@ -360,6 +359,9 @@ async fn stop_at_failures(cluster: &Cluster, mesh: &Mesh, pods: &[Value], pictur
 /// The error that pods did not get ready in time.
 async fn late(cluster: &Cluster, mesh: &Mesh, pods: &[Value], limit: Duration) -> Result<Error, Error> {
     let mut error = Error::timeout(format!("not everything is ready after {}", took(limit)));
+    if pods.is_empty() {
+        error = error.because("there are no pods yet");
+    }
     for pod in pods {
         match PodState::of(pod) {
             PodState::Ready => {}
@@ -415,10 +417,4 @@ async fn foreground(app: &App, mut child: std::process::Child) -> Result<(), Err
             () = sleep(Duration::from_millis(100)) => {}
         }
     }
-}
-
-/// A name in an object's status, for those who look at the gateway from elsewhere.
-#[must_use]
-pub(super) fn phase(pod: &Value) -> &str {
-    text(pod, &["status", "phase"]).unwrap_or("Pending")
 }
