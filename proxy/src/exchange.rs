@@ -6,6 +6,7 @@
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use runtime::Drain;
 use tokio::time::Instant;
 
 use crate::codec::{Body, Limits, Malformed, Response, Scan, Version, parse_response};
@@ -61,13 +62,14 @@ pub(crate) struct Exchange<'e> {
     timeout: Option<Duration>,
     client: Client,
     limits: &'e Limits,
+    drain: &'e Drain,
     closing: bool,
     moved: Option<u64>,
     request: Pump,
     request_state: Sending,
     answer: Answer,
-    /// Whether anything of a response has gone to the client, so that no other can follow.
-    pub(crate) started: bool,
+    /// Bytes that the client had got before.
+    written: u64,
     /// When the final response's head came.
     pub(crate) answered: Option<Instant>,
     keeps_upstream: bool,
@@ -106,8 +108,8 @@ pub(crate) struct Parts<'e> {
     pub(crate) body: Body,
     /// Bounds of heads.
     pub(crate) limits: &'e Limits,
-    /// Whether the client's connection ends after this.
-    pub(crate) closing: bool,
+    /// Whether the proxy is leaving.
+    pub(crate) drain: &'e Drain,
 }
 
 impl<'e> Exchange<'e> {
@@ -116,6 +118,7 @@ impl<'e> Exchange<'e> {
     pub(crate) fn new(parts: Parts<'e>) -> Self {
         let framing = if matches!(parts.body, Body::Chunked(_)) { Framing::Chunked } else { Framing::Raw };
         Exchange {
+            written: parts.down.written,
             down: parts.down,
             up: parts.up,
             response: parts.response,
@@ -124,11 +127,11 @@ impl<'e> Exchange<'e> {
             moved: None,
             client: parts.client,
             limits: parts.limits,
-            closing: parts.closing,
+            drain: parts.drain,
+            closing: false,
             request: Pump::new(parts.body, framing),
             request_state: Sending::Going,
             answer: Answer::Head { scan: Scan::default(), interim: 0 },
-            started: false,
             answered: None,
             keeps_upstream: false,
         }
@@ -141,11 +144,16 @@ impl<'e> Exchange<'e> {
         (self.request.content, response)
     }
 
+    /// Whether the client has got any byte of a response, so that no other can follow.
+    pub(crate) fn has_started(&self) -> bool {
+        self.down.written > self.written
+    }
+
     /// Drives both directions. Ready when the response has been written as a whole, or cannot be.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Broken>> {
         if self.request_state == Sending::Going {
             if let Poll::Ready(sent) = self.request.poll(cx, self.down, self.up) {
-                self.request_state = judge_request(sent)?;
+                self.request_state = judge_request(&sent)?;
                 self.deadline.set(Instant::now(), self.timeout);
             } else if self.moved != Some(self.request.content) {
                 self.moved = Some(self.request.content);
@@ -194,7 +202,9 @@ impl<'e> Exchange<'e> {
                 Err(why) => return Poll::Ready(Err(Broken::Failed(Failure::UpstreamProtocol(why)))),
             }
             match ready!(self.up.poll_read(cx)) {
-                Ok(0) | Err(_) if self.up.rx.is_empty() && *interim == 0 => return Poll::Ready(Err(Broken::Unanswered)),
+                Ok(0) | Err(_) if self.up.rx.is_empty() && *interim == 0 => {
+                    return Poll::Ready(Err(Broken::Unanswered));
+                }
                 Ok(0) | Err(_) => return Poll::Ready(Err(Broken::Failed(Failure::UpstreamReset))),
                 Ok(_) => {}
             }
@@ -212,7 +222,6 @@ impl<'e> Exchange<'e> {
             if self.client.version == Version::Http11 {
                 let changes = ResponseChanges { version: Version::Http11, chunked: false, close: false };
                 write_response(&mut self.down.tx, self.response, head, changes);
-                self.started = true;
             }
             self.up.rx.consume(end);
             return Poll::Ready(Ok(()));
@@ -227,7 +236,7 @@ impl<'e> Exchange<'e> {
         let speaks_chunks = self.client.version == Version::Http11;
         let chunked = !has_end && speaks_chunks;
         let leaves_request = self.request_state != Sending::Done && !self.response.keep_alive;
-        let close = self.closing
+        let close = self.drain.is_draining()
             || !self.client.keep_alive
             || (!has_end && !speaks_chunks)
             || leaves_request
@@ -238,7 +247,6 @@ impl<'e> Exchange<'e> {
         write_response(&mut self.down.tx, self.response, self.up.rx.filled(), changes);
         self.up.rx.consume(end);
         self.answered = Some(Instant::now());
-        self.started = true;
         self.answer = Answer::Body(Pump::new(body, if chunked { Framing::Chunked } else { Framing::Raw }));
     }
 
@@ -252,8 +260,8 @@ impl<'e> Exchange<'e> {
     }
 }
 
-fn judge_request(sent: Result<(), PumpError>) -> Result<Sending, Broken> {
-    match sent {
+fn judge_request(sent: &Result<(), PumpError>) -> Result<Sending, Broken> {
+    match *sent {
         Ok(()) => Ok(Sending::Done),
         Err(PumpError::Read | PumpError::Truncated) => Err(Broken::Failed(Failure::DownstreamClosed)),
         Err(PumpError::Malformed(why)) => Err(Broken::Failed(Failure::BadRequest(why))),

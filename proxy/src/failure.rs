@@ -113,10 +113,7 @@ impl Failure {
         match self {
             Failure::NoRoute(_) => 404,
             Failure::NoCluster(status) | Failure::FaultAbort(status) => status,
-            Failure::NoEndpoints
-            | Failure::UpstreamConnect
-            | Failure::UpstreamReset
-            | Failure::Draining => 503,
+            Failure::NoEndpoints | Failure::UpstreamConnect | Failure::UpstreamReset | Failure::Draining => 503,
             Failure::UpstreamProtocol(_) => 502,
             Failure::Timeout => 504,
             Failure::BadRequest(malformed) => malformed.status(),

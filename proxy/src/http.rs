@@ -128,9 +128,7 @@ impl Session<'_> {
                 Err(failure) => self.fail(failure, report).await,
             },
             Plan::Fail(failure) => self.fail(*failure, report).await,
-            Plan::Redirect(status, location) => {
-                self.answer(*status, &[("Location", location)], &[], report).await
-            }
+            Plan::Redirect(status, location) => self.answer(*status, &[("Location", location)], &[], report).await,
             Plan::Direct(direct) => {
                 let kind: &[(&str, &str)] =
                     if direct.body.is_empty() { &[] } else { &[("Content-Type", "text/plain")] };

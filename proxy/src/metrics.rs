@@ -37,8 +37,25 @@ const MAX_SERIES: usize = 4096;
 const MAX_NEAR: usize = 1024;
 /// As Envoy's: milliseconds and bytes alike.
 const BOUNDS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0,
-    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 type Labels = Vec<(&'static str, String)>;
@@ -248,10 +265,13 @@ impl fmt::Debug for Metrics {
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let http: Vec<_> = lock(&self.http).iter().map(|(labels, series)| (labels.clone(), Arc::clone(series))).collect();
+        let http: Vec<_> =
+            lock(&self.http).iter().map(|(labels, series)| (labels.clone(), Arc::clone(series))).collect();
         let tcp: Vec<_> = lock(&self.tcp).iter().map(|(labels, series)| (labels.clone(), Arc::clone(series))).collect();
         counters(&mut encoder, ("istio_requests", "Requests"), &http, |series| &series.requests)?;
-        histograms(&mut encoder, ("istio_request_duration_milliseconds", "Duration of requests"), &http, |s| &s.duration)?;
+        histograms(&mut encoder, ("istio_request_duration_milliseconds", "Duration of requests"), &http, |s| {
+            &s.duration
+        })?;
         histograms(&mut encoder, ("istio_request_bytes", "Bytes of request bodies"), &http, |s| &s.request_bytes)?;
         histograms(&mut encoder, ("istio_response_bytes", "Bytes of response bodies"), &http, |s| &s.response_bytes)?;
         counters(&mut encoder, ("istio_tcp_connections_opened", "Opaque connections opened"), &tcp, |s| &s.opened)?;

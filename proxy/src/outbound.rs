@@ -17,7 +17,12 @@ use crate::{http, tcp};
 /// # Errors
 ///
 /// It ended before it was served as its caller meant.
-pub(crate) async fn serve(path: &DataPath, edge: Edge, accepted: &Arc<Listener>, socket: TcpStream) -> Result<(), Failure> {
+pub(crate) async fn serve(
+    path: &DataPath,
+    edge: Edge,
+    accepted: &Arc<Listener>,
+    socket: TcpStream,
+) -> Result<(), Failure> {
     let arrival = path.arrival(&socket, accepted)?;
     let tables = path.tables.load_full();
     let listener = tables.hand_over(accepted, arrival.destination);

@@ -26,7 +26,8 @@ pub(crate) fn write_failure(out: &mut Vec<u8>, failure: Failure, manner: Manner)
 
 /// Appends an answer with these fields and this body.
 pub(crate) fn write(out: &mut Vec<u8>, status: u16, fields: &[(&str, &str)], body: &[u8], manner: Manner) {
-    let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+    let reason =
+        http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
     let is_bodiless = matches!(status, 204 | 304);
     // Writing to a vector does not fail.
     let _ = write!(out, "HTTP/1.1 {status} {reason}\r\n");

@@ -71,7 +71,10 @@ impl Note {
         let start = self.text.len();
         self.text.extend_from_slice(value);
         // Both are below the limit of a head.
-        Span { start: u32::try_from(start).unwrap_or(u32::MAX), end: u32::try_from(self.text.len()).unwrap_or(u32::MAX) }
+        Span {
+            start: u32::try_from(start).unwrap_or(u32::MAX),
+            end: u32::try_from(self.text.len()).unwrap_or(u32::MAX),
+        }
     }
 }
 
@@ -137,7 +140,8 @@ impl Report {
         };
         path.metrics.request(&kind, duration, self.request_bytes, self.response_bytes);
         if path.access_log.is_some() {
-            let line = Line { flag, duration_ms: duration.as_millis(), arrival, cluster: self.cluster.as_deref(), route };
+            let line =
+                Line { flag, duration_ms: duration.as_millis(), arrival, cluster: self.cluster.as_deref(), route };
             path.log(|out| self.write(out, note, &line));
         }
     }
@@ -154,11 +158,19 @@ impl Report {
         out.remove(start);
         out.pop();
         let code = self.failure.map_or("-", Failure::code);
-        let upstream = self.answered.map_or(-1, |at| i64::try_from(at.duration_since(self.begun).as_millis()).unwrap_or(-1));
+        let upstream =
+            self.answered.map_or(-1, |at| i64::try_from(at.duration_since(self.begun).as_millis()).unwrap_or(-1));
         let _ = write!(
             out,
             " {}\" {} {} {} {} {} {} {} ",
-            note.version, self.status, line.flag, code, self.request_bytes, self.response_bytes, line.duration_ms, upstream
+            note.version,
+            self.status,
+            line.flag,
+            code,
+            self.request_bytes,
+            self.response_bytes,
+            line.duration_ms,
+            upstream
         );
         for part in [note.forwarded_for, note.agent, note.request_id, note.authority] {
             quoted(out, part.of(text));

@@ -161,8 +161,17 @@ impl Scan {
     ///
     /// # Errors
     ///
-    /// A line ends in LF alone, or the head is over the limit.
+    /// A line ends in LF alone, the head is over the limit, or its first byte cannot begin one.
     pub fn find_end(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Malformed> {
+        // Other protocols' greetings would be waited for until their first newline, which may never come.
+        if self.at == 0
+            && let Some(first) = bytes.first()
+            && *first != b'\r'
+            && *first != b'\n'
+            && !is_token(std::slice::from_ref(first))
+        {
+            return Err(Malformed::Method);
+        }
         while let Some(offset) = memchr::memchr(b'\n', bytes.get(self.at..).unwrap_or_default()) {
             let newline = self.at + offset;
             if newline == 0 || bytes.get(newline - 1) != Some(&b'\r') {
@@ -293,12 +302,7 @@ pub(super) fn framing(head: &[u8], fields: &mut [Field]) -> Result<Framing, Malf
     Ok(framing)
 }
 
-fn connection_option(
-    head: &[u8],
-    option: &[u8],
-    framing: &mut Framing,
-    fields: &mut [Field],
-) -> Result<(), Malformed> {
+fn connection_option(head: &[u8], option: &[u8], framing: &mut Framing, fields: &mut [Field]) -> Result<(), Malformed> {
     if option.is_empty() {
         return Ok(());
     }
@@ -308,12 +312,7 @@ fn connection_option(
         framing.says_keep_alive = true;
     } else if option.eq_ignore_ascii_case(b"upgrade") {
         framing.says_upgrade = true;
-    } else if !is_token(option) {
-        return Err(Malformed::Connection);
-    } else if matches!(
-        Kind::of(option),
-        Kind::Host | Kind::ContentLength | Kind::RequestId | Kind::ForwardedFor | Kind::ForwardedProto | Kind::Internal
-    ) {
+    } else if !is_token(option) || is_end_to_end(Kind::of(option)) {
         return Err(Malformed::Connection);
     } else {
         for field in fields.iter_mut().filter(|field| field.name.of(head).eq_ignore_ascii_case(option)) {
@@ -321,6 +320,20 @@ fn connection_option(
         }
     }
     Ok(())
+}
+
+/// Whether a field is for the next server too, whatever `Connection` says: taking it away would change who is asked, by
+/// whom, or for how much.
+fn is_end_to_end(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Host
+            | Kind::ContentLength
+            | Kind::RequestId
+            | Kind::ForwardedFor
+            | Kind::ForwardedProto
+            | Kind::Internal
+    )
 }
 
 /// Reads a Content-Length: digits, nothing else.
@@ -332,7 +345,9 @@ fn parse_length(text: &[u8]) -> Result<u64, Malformed> {
         return Err(Malformed::Length);
     }
     text.iter().try_fold(0u64, |length, byte| match byte {
-        b'0'..=b'9' => length.checked_mul(10).and_then(|l| l.checked_add(u64::from(byte - b'0'))).ok_or(Malformed::Length),
+        b'0'..=b'9' => {
+            length.checked_mul(10).and_then(|l| l.checked_add(u64::from(byte - b'0'))).ok_or(Malformed::Length)
+        }
         _ => Err(Malformed::Length),
     })
 }

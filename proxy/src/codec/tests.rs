@@ -28,6 +28,7 @@ pub(crate) const REFUSED: &[(&str, Malformed)] = &[
     ("GET / HTTP/1.1\r\nHost: a\r\nX: a\x7f\r\n\r\n", Malformed::Control),
     ("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", Malformed::Folded),
     ("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n\tb\r\n\r\n", Malformed::Folded),
+    ("\x16\x03\x01", Malformed::Method),
     ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Malformed::Folded),
     ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Malformed::FieldName),
     ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length : 3\r\n\r\n", Malformed::FieldName),
@@ -281,9 +282,31 @@ fn chunked_bodies_are_read_strictly() {
 
 fn noisy() -> impl Strategy<Value = Vec<u8>> {
     let words: Vec<&'static [u8]> = vec![
-        b"GET ", b"/ ", b"HTTP/1.1", b"\r\n", b"\r", b"\n", b"Host: a", b":", b" ", b"Content-Length: ", b"5", b"0",
-        b"Transfer-Encoding: chunked", b"hello", b"Connection: ", b",", b"close", b"\0", b"POST / HTTP/1.1\r\nHost: a\r\n",
-        b"\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"http://a", b"[::1]", b"%", b"\xff",
+        b"GET ",
+        b"/ ",
+        b"HTTP/1.1",
+        b"\r\n",
+        b"\r",
+        b"\n",
+        b"Host: a",
+        b":",
+        b" ",
+        b"Content-Length: ",
+        b"5",
+        b"0",
+        b"Transfer-Encoding: chunked",
+        b"hello",
+        b"Connection: ",
+        b",",
+        b"close",
+        b"\0",
+        b"POST / HTTP/1.1\r\nHost: a\r\n",
+        b"\r\n\r\n",
+        b"5\r\nhello\r\n0\r\n\r\n",
+        b"http://a",
+        b"[::1]",
+        b"%",
+        b"\xff",
     ];
     prop::collection::vec(prop::sample::select(words), 0..40).prop_map(|words| words.concat())
 }

@@ -120,13 +120,13 @@ impl Session<'_> {
             },
             body: Body::of_request(&self.request),
             limits: &self.path.limits,
-            closing: self.path.drain.is_draining(),
+            drain: &self.path.drain,
         });
         let ended = std::future::poll_fn(|cx| exchange.poll(cx)).await;
         (report.request_bytes, report.response_bytes) = exchange.content();
         report.answered = exchange.answered;
-        let started = exchange.started;
-        if exchange.answered.is_some() {
+        let started = exchange.has_started();
+        if exchange.answered.is_some() && (started || ended.is_ok()) {
             report.status = self.response.status;
         }
         (ended, started)

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use engine::compile::Compiler;
-use engine::proto::{Kind, cluster, core, endpoint, extension, fault, hcm, listener, protobuf, route, router, tcp_proxy};
+use engine::proto::{
+    Kind, cluster, core, endpoint, extension, fault, hcm, http_inspector, listener, protobuf, route, router, tcp_proxy,
+};
 use mesh_proxy::{DataPath, Edge, Settings};
 use prost::Message;
 use runtime::{Drain, Tasks};
@@ -68,6 +70,25 @@ impl Mesh {
         self.put(Kind::Cluster, name, &message);
     }
 
+    /// A cluster that connects to where connections were going.
+    pub fn original_destination(&self, name: &str) {
+        let message = cluster::Cluster {
+            name: name.to_owned(),
+            connect_timeout: Some(seconds(1.0)),
+            lb_policy: cluster::cluster::LbPolicy::ClusterProvided.into(),
+            cluster_discovery_type: Some(cluster::cluster::ClusterDiscoveryType::Type(
+                cluster::cluster::DiscoveryType::OriginalDst.into(),
+            )),
+            ..Default::default()
+        };
+        self.put(Kind::Cluster, name, &message);
+    }
+
+    /// Number of connections that are being served.
+    pub fn connections(&self) -> usize {
+        self.tasks.running().into_iter().find(|(name, _)| *name == "connection").map_or(0, |(_, count)| count)
+    }
+
     /// Routes under a name, for `http`.
     pub fn routes(&self, name: &str, routes: Vec<route::Route>) {
         let message = route::RouteConfiguration {
@@ -85,42 +106,45 @@ impl Mesh {
 
     /// Serves HTTP on a port of its own by the routes under `name`.
     pub async fn http(&self, name: &str, edge: Edge) -> SocketAddr {
-        let manager = hcm::HttpConnectionManager {
-            stat_prefix: name.to_owned(),
-            http_filters: vec![
-                http_filter(extension::FAULT, &fault::HttpFault::default()),
-                http_filter(extension::ROUTER, &router::Router::default()),
-            ],
-            route_specifier: Some(hcm::http_connection_manager::RouteSpecifier::Rds(hcm::Rds {
-                route_config_name: name.to_owned(),
-                config_source: Some(ads()),
-            })),
+        let chain = chain(vec![], vec![manager(name)]);
+        self.listen(
+            edge,
+            listener::Listener { name: name.to_owned(), filter_chains: vec![chain], ..Default::default() },
+        )
+        .await
+    }
+
+    /// Serves HTTP by routes, and what is not HTTP by a cluster, on one port.
+    pub async fn auto(&self, name: &str, routes: &str, cluster: &str) -> SocketAddr {
+        let http = ["http/1.0", "http/1.1"].map(str::to_owned).to_vec();
+        let chains = vec![chain(http, vec![manager(routes)]), chain(vec![], vec![proxy(cluster)])];
+        let message = listener::Listener {
+            name: name.to_owned(),
+            filter_chains: chains,
+            listener_filters: vec![listener_filter(
+                extension::HTTP_INSPECTOR,
+                &http_inspector::HttpInspector::default(),
+            )],
+            listener_filters_timeout: Some(seconds(0.05)),
+            continue_on_listener_filters_timeout: true,
             ..Default::default()
         };
-        self.listen(name, edge, vec![network_filter(extension::HCM, &manager)]).await
+        self.listen(Edge::Outbound, message).await
     }
 
     /// Passes bytes from a port of its own to a cluster.
     pub async fn tcp(&self, name: &str, cluster: &str) -> SocketAddr {
-        let proxy = tcp_proxy::TcpProxy {
-            stat_prefix: name.to_owned(),
-            cluster_specifier: Some(tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned())),
-            ..Default::default()
-        };
-        self.listen(name, Edge::Outbound, vec![network_filter(extension::TCP_PROXY, &proxy)]).await
+        let chain = chain(vec![], vec![proxy(cluster)]);
+        let message = listener::Listener { name: name.to_owned(), filter_chains: vec![chain], ..Default::default() };
+        self.listen(Edge::Outbound, message).await
     }
 
-    async fn listen(&self, name: &str, edge: Edge, filters: Vec<listener::Filter>) -> SocketAddr {
+    async fn listen(&self, edge: Edge, mut message: listener::Listener) -> SocketAddr {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("an address");
-        let message = listener::Listener {
-            name: name.to_owned(),
-            address: Some(socket_address(address)),
-            filter_chains: vec![listener::FilterChain { filters, ..Default::default() }],
-            ..Default::default()
-        };
-        self.put(Kind::Listener, name, &message);
-        let serving = Arc::clone(&self.path).serve_listener(name.to_owned(), edge, socket, self.tasks.clone());
+        message.address = Some(socket_address(address));
+        self.put(Kind::Listener, &message.name.clone(), &message);
+        let serving = Arc::clone(&self.path).serve_listener(message.name, edge, socket, self.tasks.clone());
         self.tasks.spawn("listener", async move { serving.await.expect("the listener serves") });
         address
     }
@@ -138,6 +162,49 @@ impl Mesh {
 impl Drop for Mesh {
     fn drop(&mut self) {
         self.tasks.token().cancel();
+    }
+}
+
+fn chain(application_protocols: Vec<String>, filters: Vec<listener::Filter>) -> listener::FilterChain {
+    let filter_chain_match = Some(listener::FilterChainMatch { application_protocols, ..Default::default() })
+        .filter(|m| !m.application_protocols.is_empty());
+    listener::FilterChain { filter_chain_match, filters, ..Default::default() }
+}
+
+/// Speaks HTTP by the routes under a name.
+fn manager(routes: &str) -> listener::Filter {
+    let manager = hcm::HttpConnectionManager {
+        stat_prefix: routes.to_owned(),
+        http_filters: vec![
+            http_filter(extension::FAULT, &fault::HttpFault::default()),
+            http_filter(extension::ROUTER, &router::Router::default()),
+        ],
+        route_specifier: Some(hcm::http_connection_manager::RouteSpecifier::Rds(hcm::Rds {
+            route_config_name: routes.to_owned(),
+            config_source: Some(ads()),
+        })),
+        normalize_path: Some(protobuf::BoolValue { value: true }),
+        merge_slashes: true,
+        ..Default::default()
+    };
+    network_filter(extension::HCM, &manager)
+}
+
+/// Passes bytes to a cluster.
+fn proxy(cluster: &str) -> listener::Filter {
+    let proxy = tcp_proxy::TcpProxy {
+        stat_prefix: cluster.to_owned(),
+        cluster_specifier: Some(tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned())),
+        ..Default::default()
+    };
+    network_filter(extension::TCP_PROXY, &proxy)
+}
+
+fn listener_filter((name, url): (&str, &str), message: &impl Message) -> listener::ListenerFilter {
+    listener::ListenerFilter {
+        name: name.to_owned(),
+        config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(url, message))),
+        ..Default::default()
     }
 }
 
