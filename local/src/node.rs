@@ -14,6 +14,7 @@ mod network;
 mod pod;
 mod probe;
 mod probe_tls;
+mod services;
 mod state;
 mod streams;
 mod terminal;
@@ -37,6 +38,7 @@ pub(crate) use launcher::{Launcher, fork_launcher};
 pub(crate) use network::{API_ADDRESS, Network, set_up_root};
 use pod::{Wish, Worker};
 pub(crate) use probe_tls::ProbeTls;
+pub(crate) use services::{FromHost, HostSockets, ServicesError, start as start_services};
 pub(crate) use streams::NodeStreams;
 pub(crate) use volumes::Tokens;
 

@@ -28,6 +28,7 @@ use crate::sys::Signals;
 pub use listeners::PortInUse;
 pub(crate) use listeners::{HostPort, Listeners};
 pub use needs::Missing;
+pub(crate) use needs::find_program;
 pub use record::{PortRecord, Record, read_record};
 
 /// How a mesh on this machine is run.

@@ -20,8 +20,8 @@ pub(crate) enum Via {
     Link(u32),
     /// To a gateway that is on the link.
     Gateway(Ipv4Addr, u32),
-    /// Nowhere: whoever tries is told so at once.
-    Unreachable,
+    /// To neighbours on the link, with this address as the sender's.
+    LinkFrom(u32, Ipv4Addr),
 }
 
 impl Netlink {
@@ -72,14 +72,13 @@ impl Netlink {
 
     /// Adds a route to a network.
     pub(crate) fn add_route(&mut self, network: Ipv4Addr, prefix: u8, via: Via) -> io::Result<()> {
-        let (scope, kind) = match via {
-            Via::Link(_) => (libc::RT_SCOPE_LINK, libc::RTN_UNICAST),
-            Via::Gateway(..) => (libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST),
-            Via::Unreachable => (libc::RT_SCOPE_UNIVERSE, libc::RTN_UNREACHABLE),
+        let scope = match via {
+            Via::Link(_) | Via::LinkFrom(..) => libc::RT_SCOPE_LINK,
+            Via::Gateway(..) => libc::RT_SCOPE_UNIVERSE,
         };
         let mut message = Message::new(libc::RTM_NEWROUTE, CREATE);
         let table = libc::RT_TABLE_MAIN;
-        let head = [libc::AF_INET as u8, prefix, 0, 0, table, libc::RTPROT_STATIC, scope, kind];
+        let head = [libc::AF_INET as u8, prefix, 0, 0, table, libc::RTPROT_STATIC, scope, libc::RTN_UNICAST];
         message.bytes.extend_from_slice(&head);
         message.bytes.extend_from_slice(&0u32.to_ne_bytes());
         if prefix > 0 {
@@ -88,9 +87,11 @@ impl Netlink {
         if let Via::Gateway(gateway, _) = via {
             message.attribute(libc::RTA_GATEWAY, &gateway.octets());
         }
-        if let Via::Link(index) | Via::Gateway(_, index) = via {
-            message.attribute(libc::RTA_OIF, &index.to_ne_bytes());
+        if let Via::LinkFrom(_, source) = via {
+            message.attribute(libc::RTA_PREFSRC, &source.octets());
         }
+        let (Via::Link(index) | Via::Gateway(_, index) | Via::LinkFrom(index, _)) = via;
+        message.attribute(libc::RTA_OIF, &index.to_ne_bytes());
         self.ask(message)
     }
 

@@ -35,7 +35,8 @@ pub(crate) fn set_up_root() -> io::Result<()> {
     for address in [NODE_ADDRESS, API_ADDRESS, DNS_ADDRESS] {
         netlink.add_address(LOOPBACK, address)?;
     }
-    netlink.add_route(SERVICE_NETWORK.0, SERVICE_NETWORK.1, Via::Unreachable)?;
+    // Service addresses need a route although they are translated before they are used; rules refuse the others.
+    netlink.add_route(SERVICE_NETWORK.0, SERVICE_NETWORK.1, Via::LinkFrom(LOOPBACK, NODE_ADDRESS))?;
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
     Ok(())
 }

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::record::{PortRecord, Record};
 use super::{Listeners, Options};
 use crate::api::{Api, ApiConfig, ApiError, PodRef, StartError, Store, TokenRequest, kubeconfig};
-use crate::node::{self, API_ADDRESS, Launcher, Network, NodeStreams, ProbeTls, Shared, Tokens};
+use crate::node::{self, API_ADDRESS, FromHost, HostSockets, Launcher, Network, NodeStreams, ProbeTls, Shared, Tokens};
 use crate::sys;
 
 /// Why the mesh cannot run.
@@ -31,6 +31,8 @@ enum InnerError {
     Api(#[from] ApiError),
     #[error("the local API cannot be started: {0}")]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Services(#[from] node::ServicesError),
     #[error("the TLS library cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
 }
@@ -83,7 +85,8 @@ async fn serve(
     sys::unblock_signals().map_err(system("receive signals"))?;
     let launcher = Launcher::new(launcher).map_err(system("talk to the launcher"))?;
     let store = Arc::new(Store::open(&options.state_dir)?);
-    let token = CancellationToken::new();
+    // Pods end first, while everything that they use is still there.
+    let (token, pods_token) = (CancellationToken::new(), CancellationToken::new());
     let tracker = TaskTracker::new();
     let streams = Arc::new(NodeStreams::default());
     let config = ApiConfig { pki: options.state_dir.join("pki") };
@@ -104,6 +107,8 @@ async fn serve(
     });
     streams.connect(&shared);
     let tasks = Tasks::under(&token);
+    let host = from_host(listeners).map_err(system("use the host's ports"))?;
+    node::start_services(&shared, host, &token).await?;
     let port = listeners.api.local_addr().map_err(system("listen for the API"))?.port();
     crate::api::serve(&api, api_listeners(&listeners.api).map_err(system("listen for the API"))?, &tasks)?;
     crate::controllers::start(&api, &tasks);
@@ -111,7 +116,7 @@ async fn serve(
     kubeconfig::write(&options.state_dir.join("kubeconfig"), &name, port, api.pki())
         .map_err(system("write the kubeconfig"))?;
     record(options, listeners, supervisor).map_err(system("write supervisor.json"))?;
-    let node = node::run(shared, token.clone());
+    let node = node::run(shared, pods_token.clone());
     tokio::pin!(node);
     tokio::select! {
         outcome = launcher.run() => return outcome.map_err(system("go on without the launcher")),
@@ -119,11 +124,31 @@ async fn serve(
         _ = terminate.recv() => {}
     }
     tracing::info!("the mesh is told to end");
-    token.cancel();
-    tokio::select! {
+    pods_token.cancel();
+    let outcome = tokio::select! {
         outcome = launcher.run() => outcome.map_err(system("go on without the launcher")),
         outcome = &mut node => outcome.map_err(InnerError::from),
-    }
+    };
+    token.cancel();
+    outcome
+}
+
+/// What the supervisor opened on the host, for this runtime.
+fn from_host(listeners: &Listeners) -> io::Result<FromHost> {
+    let ports = listeners.host_ports.iter().map(|port| {
+        let listeners = port.listeners.iter().map(adopt).collect::<io::Result<_>>()?;
+        Ok(HostSockets { listeners })
+    });
+    Ok(FromHost {
+        ports: ports.collect::<io::Result<_>>()?,
+        resolver: listeners.resolver.as_ref().map(std::net::UdpSocket::try_clone).transpose()?,
+    })
+}
+
+fn adopt(listener: &std::net::TcpListener) -> io::Result<TcpListener> {
+    let listener = listener.try_clone()?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// Tokens of the API, as volumes want them.
@@ -161,11 +186,5 @@ fn record(options: &Options, listeners: &Listeners, (pid, start_ticks): (u32, u6
 /// The API's sockets: one on the host, one at its Service's address in the mesh.
 fn api_listeners(host: &std::net::TcpListener) -> io::Result<Vec<TcpListener>> {
     let inside = std::net::TcpListener::bind((API_ADDRESS, 443))?;
-    [host.try_clone()?, inside]
-        .into_iter()
-        .map(|listener| {
-            listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
-        })
-        .collect()
+    Ok(vec![adopt(host)?, adopt(&inside)?])
 }

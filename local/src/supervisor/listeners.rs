@@ -1,7 +1,7 @@
 //! Sockets on the host, opened before the mesh's namespaces exist and passed in.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use super::{Options, SuperviseError, loopback_addresses, record, system};
 
@@ -31,6 +31,8 @@ pub(crate) struct Listeners {
     pub(crate) api: TcpListener,
     /// Ports for Services of type LoadBalancer.
     pub(crate) host_ports: Vec<HostPort>,
+    /// A socket that reaches the host's resolver; none when the host has none.
+    pub(crate) resolver: Option<UdpSocket>,
 }
 
 /// How many ports after the wanted one are tried.
@@ -44,8 +46,20 @@ impl Listeners {
             .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
             .map_err(system("listen on 127.0.0.1 for the API"))?;
         let host_port = open_host_port(options.host_port, options.next_free_port)?;
-        Ok(Self { api, host_ports: vec![host_port] })
+        Ok(Self { api, host_ports: vec![host_port], resolver: resolver() })
     }
+}
+
+/// A socket connected to the first resolver of the host that can be had.
+fn resolver() -> Option<UdpSocket> {
+    let config = std::fs::read_to_string("/etc/resolv.conf").ok()?;
+    let servers = config.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
+    servers.into_iter().find_map(|server| {
+        let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((server, 53)).ok()?;
+        Some(socket)
+    })
 }
 
 fn open_host_port(wanted: u16, next_free: bool) -> Result<HostPort, PortInUse> {
