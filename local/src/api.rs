@@ -16,6 +16,7 @@ mod handler;
 mod journal;
 pub mod kubeconfig;
 pub mod object;
+mod open_api;
 mod operations;
 mod patch;
 mod pki;

@@ -164,9 +164,8 @@ async fn follow(shared: &Arc<Shared>, workers: &mut Workers) -> Result<(), ApiEr
 
 /// Looks at a pod that is new or has changed.
 fn consider(shared: &Arc<Shared>, workers: &mut Workers, pod: &Arc<Value>) {
-    let grace = object::is_deleting(pod).then(|| {
-        Duration::from_secs(pod["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0))
-    });
+    let grace = object::is_deleting(pod)
+        .then(|| Duration::from_secs(pod["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0)));
     if let Some((wish, _)) = workers.get(object::uid(pod)) {
         if let Some(grace) = grace {
             wish.send_replace(Wish::Delete(grace));

@@ -131,7 +131,8 @@ fn start(spawn: &Spawn, log_path: &Path) -> Result<Child, PlatformError> {
     command.args(&spawn.arguments).stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/").process_group(0);
     // Whatever runs in a pod could read the supervisor's environment, so it has none of the user's secrets.
     command.env_clear();
-    for name in ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "RUST_BACKTRACE"] {
+    for name in ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "RUST_BACKTRACE"]
+    {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }

@@ -103,8 +103,8 @@ fn run(options: &Options) -> Result<ExitCode, SuperviseError> {
     let _lock = lock(&options.state_dir)?;
     record::remove(&options.state_dir);
     let listeners = Listeners::open(options)?;
-    let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD])
-        .map_err(system("watch signals"))?;
+    let signals =
+        Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD]).map_err(system("watch signals"))?;
     let own = std::process::id();
     let identity = (own, record::start_ticks(own).unwrap_or(0));
     let init = namespaces::enter(|| inner::run(options, &listeners, identity))?;
@@ -137,7 +137,8 @@ fn lock(state_dir: &Path) -> Result<File, SuperviseError> {
     };
     make_private_dir(state_dir).map_err(failed(state_dir))?;
     let path = state_dir.join("lock");
-    let file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed(&path))?;
+    let file =
+        File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed(&path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             file.set_len(0).map_err(failed(&path))?;

@@ -161,8 +161,12 @@ pub(crate) fn install_descriptor(from: BorrowedFd<'_>, to: RawFd) -> io::Result<
 pub(crate) fn make_read_only(path: &Path) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let attributes =
-        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
     // SAFETY: `path` is a C string and `attributes` has the size that is passed with it; both outlive the call.
     let result = unsafe {
         libc::syscall(

@@ -52,35 +52,7 @@ pub(super) fn answer(resources: &Resources, place: &Place, aggregated: bool) -> 
     }
 }
 
-/// Answers a request for the OpenAPI documents: the list of groups, each without schemas.
-///
-/// # Errors
-/// `NotFound` for documents that are not served.
-pub(super) fn open_api(resources: &Resources, path: &str) -> ApiResult<Answer> {
-    let info = json!({"title": "meshctl local", "version": "v0.1"});
-    if path == "v3" {
-        let groups = Groups::of(resources);
-        let path = |group: &str, version: &str| {
-            if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
-        };
-        let paths: serde_json::Map<String, Value> = groups
-            .0
-            .iter()
-            .flat_map(|(group, versions)| versions.iter().map(move |(version, _)| path(group, version)))
-            .map(|path| (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}")})))
-            .collect();
-        return Ok(answer::json(200, &json!({"paths": paths})));
-    }
-    if path.starts_with("v3/") {
-        return Ok(answer::json(
-            200,
-            &json!({"openapi": "3.0.0", "info": info, "paths": {}, "components": {"schemas": {}}}),
-        ));
-    }
-    Err(unknown(&format!("openapi/{path}")))
-}
-
-fn unknown(what: &str) -> ApiError {
+pub(super) fn unknown(what: &str) -> ApiError {
     ApiError::new(
         Reason::NotFound,
         format!("the server could not find the requested resource: {what} is not served here"),
@@ -111,11 +83,11 @@ fn group(name: &str, versions: &[(String, Vec<Entry>)]) -> Value {
 }
 
 /// A resource as discovery tells of it.
-struct Entry {
-    plural: String,
+pub(super) struct Entry {
+    pub(super) plural: String,
     singular: String,
-    kind: String,
-    namespaced: bool,
+    pub(super) kind: String,
+    pub(super) namespaced: bool,
     verbs: Vec<&'static str>,
     short_names: Vec<String>,
     categories: Vec<String>,
@@ -215,10 +187,10 @@ impl Entry {
 }
 
 /// Groups in the order in which clients prefer them, each with its versions.
-struct Groups(Vec<(String, Vec<(String, Vec<Entry>)>)>);
+pub(super) struct Groups(Vec<(String, Vec<(String, Vec<Entry>)>)>);
 
 impl Groups {
-    fn of(resources: &Resources) -> Self {
+    pub(super) fn of(resources: &Resources) -> Self {
         let mut groups: Vec<(String, Vec<(String, Vec<Entry>)>)> = vec![];
         let mut add = |group: &str, version: &str, entry: Entry| {
             let at = groups.iter().position(|(name, _)| name == group).unwrap_or_else(|| {
@@ -248,6 +220,13 @@ impl Groups {
             }
         }
         Self(groups)
+    }
+
+    /// Every version of every group.
+    pub(super) fn versions(&self) -> impl Iterator<Item = (&str, &str, &[Entry])> {
+        self.0.iter().flat_map(|(group, versions)| {
+            versions.iter().map(move |(version, entries)| (group.as_str(), version.as_str(), entries.as_slice()))
+        })
     }
 
     fn get(&self, name: &str) -> Option<&Vec<(String, Vec<Entry>)>> {

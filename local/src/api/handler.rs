@@ -17,7 +17,7 @@ use super::rbac::{self, Action};
 use super::request::{Form, Place, Query, Target};
 use super::store::{DeleteOptions, Deleted, Part};
 use super::tokens::{ISSUER, User};
-use super::{Api, ApiError, ApiResult, Reason, discovery, follow, object, remote, reviews, scale, table};
+use super::{Api, ApiError, ApiResult, Reason, discovery, follow, object, open_api, remote, reviews, scale, table};
 
 /// A body larger than this is not read (etcd's limit, with room).
 const MAX_BODY: usize = 3 << 20;
@@ -42,11 +42,14 @@ async fn answer(api: &Arc<Api>, peer: Option<User>, mut parts: Parts, body: Inco
     let target = match place? {
         Place::Objects(target) => target,
         Place::Review(plural) => {
-            authorize(api, &user, &review_action(&plural))?;
+            // Everybody may ask about themselves.
+            if !plural.starts_with("self") {
+                authorize(api, &user, &review_action(&plural))?;
+            }
             let asked = read(&parts.headers, body).await?;
             return reviews::answer(api, &user, &plural, &asked).map(|review| answer::json(201, &review));
         }
-        Place::OpenApi(path) => return discovery::open_api(&resources, &path),
+        Place::OpenApi(path) => return open_api::answer(&resources, &path),
         place => return discovery::answer(&resources, &place, Form::is_aggregated_discovery(&parts.headers)),
     };
     let action = action(&parts.method, &target, &query)?;

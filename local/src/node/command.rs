@@ -72,9 +72,8 @@ pub(crate) fn compose(
     let env = references.environment(container)?;
     let image = container.image.clone().unwrap_or_default();
     let resolved = images.resolve(&image);
-    let expand = |words: &Option<Vec<String>>| {
-        words.iter().flatten().map(|word| env::expand(word, &env)).collect::<Vec<_>>()
-    };
+    let expand =
+        |words: &Option<Vec<String>>| words.iter().flatten().map(|word| env::expand(word, &env)).collect::<Vec<_>>();
     let mut argv = expand(&container.command);
     let own_files = resolved.unwrap_or_default();
     if argv.is_empty() {

@@ -96,7 +96,8 @@ impl Runner {
             let pause = back_off.next(begun.elapsed());
             self.announce_restart(ended, pause);
             if !pause.is_zero() && !self.pause(pause).await {
-                let last = self.context.state.borrow().containers.get(&self.container.name).and_then(|it| it.last.clone());
+                let last =
+                    self.context.state.borrow().containers.get(&self.container.name).and_then(|it| it.last.clone());
                 return self.finish(last.unwrap_or_else(never_started));
             }
         }
@@ -211,7 +212,9 @@ impl Runner {
             () = async { drop(stop.wait_for(Option::is_some).await) } => None,
             unhealthy = probe::watch(&context, &container) => Some(unhealthy),
         };
-        let grace = Duration::from_secs(self.context.spec.termination_grace_period_seconds.unwrap_or(30).try_into().unwrap_or(0));
+        let grace = Duration::from_secs(
+            self.context.spec.termination_grace_period_seconds.unwrap_or(30).try_into().unwrap_or(0),
+        );
         let deadline = if let Some(unhealthy) = reason {
             let message = format!("container {} {unhealthy}, will be restarted", self.name());
             self.context.event("Warning", "Killing", &message);

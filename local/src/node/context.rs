@@ -49,7 +49,13 @@ pub(crate) struct RunningContainer {
 
 impl PodContext {
     /// Takes a pod that has its network.
-    pub(crate) fn new(shared: Arc<Shared>, pod: Pod, reference: PodRef, network: PodNetwork, state: PodState) -> Arc<Self> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        pod: Pod,
+        reference: PodRef,
+        network: PodNetwork,
+        state: PodState,
+    ) -> Arc<Self> {
         let directory = shared.run_dir.join("pods").join(&reference.uid);
         let spec = pod.spec.clone().unwrap_or_default();
         Arc::new(Self {

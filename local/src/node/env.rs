@@ -99,7 +99,12 @@ impl References<'_> {
             _ => {
                 let entry = |prefix: &str| path.strip_prefix(prefix)?.strip_suffix("']");
                 if let Some(key) = entry("metadata.labels['") {
-                    meta.labels.iter().flatten().find(|(name, _)| *name == key).map(|(_, it)| it.clone()).unwrap_or_default()
+                    meta.labels
+                        .iter()
+                        .flatten()
+                        .find(|(name, _)| *name == key)
+                        .map(|(_, it)| it.clone())
+                        .unwrap_or_default()
                 } else if let Some(key) = entry("metadata.annotations['") {
                     let found = meta.annotations.iter().flatten().find(|(name, _)| *name == key);
                     found.map(|(_, it)| it.clone()).unwrap_or_default()

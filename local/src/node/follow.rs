@@ -172,7 +172,10 @@ fn read_all(
         position = end;
         for record in records {
             let young = since.is_none_or(|since| {
-                record.split_once(' ').and_then(|(time, _)| time.parse::<Timestamp>().ok()).is_some_and(|at| at >= since)
+                record
+                    .split_once(' ')
+                    .and_then(|(time, _)| time.parse::<Timestamp>().ok())
+                    .is_some_and(|at| at >= since)
             });
             if young {
                 kept.push_back(record);

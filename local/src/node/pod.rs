@@ -123,13 +123,15 @@ impl Worker {
             Some(subdomain) => format!("{host_name}.{subdomain}.{namespace}.svc.{domain} {host_name}"),
             None => host_name.to_owned(),
         };
-        let mut hosts = format!(
-            "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{} {own}\n",
-            network.address
-        );
+        let mut hosts =
+            format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{} {own}\n", network.address);
         let aliases = self.pod.spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten());
         for alias in aliases {
-            hosts.push_str(&format!("{} {}\n", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join(" ")));
+            hosts.push_str(&format!(
+                "{} {}\n",
+                alias.ip,
+                alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join(" ")
+            ));
         }
         let resolver = format!(
             "search {namespace}.svc.{domain} svc.{domain} {domain}\nnameserver {DNS_ADDRESS}\noptions ndots:5\n"
@@ -225,7 +227,11 @@ async fn live(context: &Arc<PodContext>, started: &mut Vec<Started>) {
         start(context, container, policy, started);
     }
     wait(context, |state| {
-        context.spec.containers.iter().all(|container| state.containers.get(&container.name).is_some_and(|it| it.has_ended()))
+        context
+            .spec
+            .containers
+            .iter()
+            .all(|container| state.containers.get(&container.name).is_some_and(|it| it.has_ended()))
     })
     .await;
 }

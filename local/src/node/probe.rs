@@ -128,7 +128,11 @@ async fn first_success(
         if counted.elapsed() >= period(probe) {
             counted = Instant::now();
             failures += 1;
-            context.event("Warning", "Unhealthy", &format!("container {}: {kind} probe failed: {error}", container.name));
+            context.event(
+                "Warning",
+                "Unhealthy",
+                &format!("container {}: {kind} probe failed: {error}", container.name),
+            );
             if failures >= failures_allowed(probe) {
                 return Err(error);
             }

@@ -132,7 +132,9 @@ impl PodState {
 
     fn all_ready(&self, spec: &PodSpec) -> bool {
         let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
-        sidecars.chain(&spec.containers).all(|container| self.containers.get(&container.name).is_some_and(|it| it.ready))
+        sidecars
+            .chain(&spec.containers)
+            .all(|container| self.containers.get(&container.name).is_some_and(|it| it.ready))
     }
 
     /// `Pending`, `Running`, `Succeeded` or `Failed`.
@@ -144,7 +146,8 @@ impl PodState {
         if main().all(ContainerState::has_ended) {
             return if main().all(ContainerState::succeeded) { "Succeeded" } else { "Failed" };
         }
-        let begun = |state: &ContainerState| !matches!(state.activity, Activity::Waiting { .. }) || state.last.is_some();
+        let begun =
+            |state: &ContainerState| !matches!(state.activity, Activity::Waiting { .. }) || state.last.is_some();
         if self.is_initialized(spec) && main().any(begun) { "Running" } else { "Pending" }
     }
 
@@ -262,7 +265,8 @@ impl PodState {
                 let ran = !crate::api::object::text(old, "/containerID").is_empty();
                 let entry = self.containers.get_mut(crate::api::object::text(old, "/name"));
                 if let Some(state) = entry.filter(|_| ran) {
-                    let restarts = old["restartCount"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+                    let restarts =
+                        old["restartCount"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
                     state.restarts = restarts.saturating_add(1);
                 }
             }

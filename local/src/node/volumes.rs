@@ -33,7 +33,9 @@ pub(crate) enum VolumeError {
         source: ApiError,
     },
     /// Its kind does not exist on one machine.
-    #[error("volume \"{volume}\": only emptyDir, configMap, secret, projected, downwardAPI and hostPath volumes exist on one machine")]
+    #[error(
+        "volume \"{volume}\": only emptyDir, configMap, secret, projected, downwardAPI and hostPath volumes exist on one machine"
+    )]
     Kind {
         /// The volume.
         volume: String,
@@ -59,8 +61,13 @@ pub(crate) enum VolumeError {
 /// Issues tokens of service accounts, bound to a pod.
 pub(crate) trait Tokens: Send + Sync + 'static {
     /// A token of `account` in the pod's namespace for the audiences, or for the API itself when there are none.
-    fn issue(&self, pod: &crate::api::PodRef, account: &str, audience: Option<&str>, seconds: i64)
-    -> Result<String, ApiError>;
+    fn issue(
+        &self,
+        pod: &crate::api::PodRef,
+        account: &str,
+        audience: Option<&str>,
+        seconds: i64,
+    ) -> Result<String, ApiError>;
 }
 
 /// Lifetime of a token that does not say otherwise.

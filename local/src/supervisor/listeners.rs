@@ -7,7 +7,9 @@ use super::{Options, SuperviseError, loopback_addresses, record, system};
 
 /// A port on the host that is in use, although it was asked for by number.
 #[derive(Debug, thiserror::Error)]
-#[error("port {port} is in use on this machine ({source})\nhint: choose another with --port, or stop what uses it (`ss -ltnp 'sport = :{port}'` names it)")]
+#[error(
+    "port {port} is in use on this machine ({source})\nhint: choose another with --port, or stop what uses it (`ss -ltnp 'sport = :{port}'` names it)"
+)]
 pub struct PortInUse {
     /// The port.
     pub port: u16,

@@ -50,12 +50,7 @@ pub(crate) fn explain(error: io::Error) -> Missing {
     for (file, setting, bad, good) in [
         ("user/max_user_namespaces", "user.max_user_namespaces", "0", "15000"),
         ("kernel/unprivileged_userns_clone", "kernel.unprivileged_userns_clone", "0", "1"),
-        (
-            "kernel/apparmor_restrict_unprivileged_userns",
-            "kernel.apparmor_restrict_unprivileged_userns",
-            "1",
-            "0",
-        ),
+        ("kernel/apparmor_restrict_unprivileged_userns", "kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
     ] {
         if read(file).trim() == bad {
             hints.push(format!("{setting} is {bad}; allow them with `sudo sysctl -w {setting}={good}`"));

@@ -73,15 +73,6 @@ async fn a_service_account_may_do_what_its_roles_say() {
     maps.list(&ListParams::default()).await.expect("allowed now");
     let secrets: Api<Secret> = Api::default_namespaced(client.clone());
     assert!(secrets.list(&ListParams::default()).await.is_err());
-    let store = server.api.store();
-    let everyone = json!([{"kind": "Group", "name": "system:authenticated"}]);
-    let reviewer = json!([{"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews"], "verbs": ["create"]}]);
-    store
-        .create("clusterroles.rbac.authorization.k8s.io", json!({"metadata": {"name": "self"}, "rules": reviewer}))
-        .expect("created");
-    let binding =
-        json!({"metadata": {"name": "self"}, "roleRef": {"kind": "ClusterRole", "name": "self"}, "subjects": everyone});
-    store.create("clusterrolebindings.rbac.authorization.k8s.io", binding).expect("created");
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client);
     for (resource, expected) in [("configmaps", true), ("secrets", false)] {
         let asked = json!({"metadata": {}, "spec": {"resourceAttributes": {"verb": "get", "resource": resource, "namespace": "default"}}});

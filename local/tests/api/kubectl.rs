@@ -135,7 +135,7 @@ async fn wait_delete_scale_label_and_apply_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn logs_exec_and_port_forward_reach_the_pod() {
+async fn logs_and_exec_reach_the_pod() {
     if !is_there().await {
         return;
     }

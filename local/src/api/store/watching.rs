@@ -26,13 +26,16 @@ impl Watch {
         if from < state.history_begins {
             return Err(expired(from, state.history_begins));
         }
-        let read_up_to = from.min(state.version);
+        if from > state.version {
+            // The caller knows another store, or this one before it was made anew.
+            return Err(expired(from, state.version));
+        }
         drop(state);
         let latest = store.latest.subscribe();
         Ok(Self {
             store: store.clone(),
             resources: resources.iter().map(|it| (*it).into()).collect(),
-            read_up_to,
+            read_up_to: from,
             ready: VecDeque::new(),
             latest,
         })
@@ -88,6 +91,6 @@ impl Watch {
 fn expired(asked: u64, begins: u64) -> ApiError {
     ApiError::new(
         Reason::Expired,
-        format!("too old resource version: {asked} ({begins}); list again and watch from there"),
+        format!("too old or unknown resource version: {asked} ({begins}); list again and watch from there"),
     )
 }

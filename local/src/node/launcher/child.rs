@@ -19,8 +19,7 @@ use crate::sys::{self, Fork, Signals};
 /// Status of a process whose program could not be executed; the reason is on the pipe.
 const CANNOT_START: i32 = 128;
 /// Signals that a container's init passes on to its program.
-const FORWARDED: [i32; 6] =
-    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+const FORWARDED: [i32; 6] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
 
 /// The descriptors of a request, by name.
 struct Descriptors {

@@ -94,7 +94,8 @@ impl Launcher {
     /// Passes on what the launcher says, until it is gone.
     pub(crate) async fn run(&self) -> io::Result<()> {
         loop {
-            let received = self.socket.async_io(Interest::READABLE, || wire::receive::<Reply>(self.socket.as_fd())).await?;
+            let received =
+                self.socket.async_io(Interest::READABLE, || wire::receive::<Reply>(self.socket.as_fd())).await?;
             match received {
                 Some((reply, _)) => self.settle(reply),
                 None => return Err(io::Error::other("the launcher has ended")),
