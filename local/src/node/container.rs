@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 use rustix::process::Signal;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::context::PodContext;
@@ -36,6 +37,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const STABLE: Duration = Duration::from_secs(600);
 /// How long to wait before looking again whether something that was missing is there.
 const MISSING_PAUSE: Duration = Duration::from_secs(5);
+/// How long an ended container's log is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Lines of the log that are shown as the message of a run that has failed.
 const LAST_LINES: usize = 5;
 
@@ -156,8 +159,8 @@ impl Runner {
                 return None;
             }
         };
-        let process = match self.start(&spec).await {
-            Ok(process) => process,
+        let (process, copies) = match self.start(&spec).await {
+            Ok(started) => started,
             Err(error) => {
                 self.context.event("Warning", "Failed", &format!("container {}: {error}", self.name()));
                 let exit = Exit { code: Some(128), signal: None };
@@ -173,6 +176,8 @@ impl Runner {
             state.ready = state.started && self.container.readiness_probe.is_none();
         });
         let exit = self.accompany(process).await;
+        // What it wrote last is still on its way into the log.
+        let _ = tokio::time::timeout(LAST_WORDS, futures_util::future::join_all(copies)).await;
         self.context.set_running(self.name(), None);
         let status = exit.status();
         let message = if status == 0 { String::new() } else { self.last_lines() };
@@ -187,7 +192,8 @@ impl Runner {
         });
     }
 
-    async fn start(&self, spec: &Spec) -> Result<Process, LaunchError> {
+    /// Starts the program; the tasks copy its output into the log.
+    async fn start(&self, spec: &Spec) -> Result<(Process, [JoinHandle<()>; 2]), LaunchError> {
         let log = self.context.log(self.name());
         log.begin()?;
         let (stdout_sender, stdout) = pipe::pipe()?;
@@ -198,9 +204,10 @@ impl Runner {
             stderr: stderr_sender.into_blocking_fd()?,
         };
         let tracker = &self.context.shared.tracker;
-        tracker.spawn(Arc::clone(&log).copy("stdout", stdout));
-        tracker.spawn(log.copy("stderr", stderr));
-        self.context.shared.launcher.start(spec, &self.context.network.namespaces, streams).await
+        let copies =
+            [tracker.spawn(Arc::clone(&log).copy("stdout", stdout)), tracker.spawn(log.copy("stderr", stderr))];
+        let process = self.context.shared.launcher.start(spec, &self.context.network.namespaces, streams).await?;
+        Ok((process, copies))
     }
 
     /// Waits for the end of a running container: its own, or because it is to stop, or because a probe says so.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::container::{Restart, Runner};
@@ -62,7 +63,8 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) async fn run(mut self) {
-        if let Some(context) = self.set_up().await {
+        let publishing = CancellationToken::new();
+        if let Some((context, publisher)) = self.set_up(&publishing).await {
             let mut containers = Vec::new();
             tokio::select! {
                 () = live(&context, &mut containers) => {}
@@ -70,6 +72,10 @@ impl Worker {
                 _ = self.wish.wait_for(|wish| wish.grace().is_some()) => {}
             }
             self.end(&context, containers).await;
+            publishing.cancel();
+            if let Err(error) = publisher.await {
+                tracing::error!(pod = self.reference.name, %error, "the last status of a pod is not written");
+            }
             self.shared.forget(&self.reference);
             let _ = std::fs::remove_dir_all(&context.directory);
         }
@@ -77,7 +83,7 @@ impl Worker {
     }
 
     /// Makes the pod's network, files and volumes; `None` when the pod is deleted before that succeeds.
-    async fn set_up(&mut self) -> Option<Arc<PodContext>> {
+    async fn set_up(&mut self, publishing: &CancellationToken) -> Option<(Arc<PodContext>, JoinHandle<()>)> {
         let spec = self.pod.spec.clone().unwrap_or_default();
         let mut state = PodState::new(&spec);
         state.remember_restarts(&self.old_status);
@@ -94,14 +100,16 @@ impl Worker {
         let context =
             PodContext::new(Arc::clone(&self.shared), self.pod.clone(), self.reference.clone(), network, state);
         self.shared.remember(&context);
-        self.shared.tracker.spawn(publish(Arc::clone(&context), self.old_status.clone()));
+        let publisher = publish(Arc::clone(&context), self.old_status.clone(), publishing.clone());
+        let publisher = self.shared.tracker.spawn(publisher);
         loop {
             let written = context.write_system_files(&files).map_err(|error| error.to_string());
             match written.and_then(|()| context.write_volumes().map_err(|error| error.to_string())) {
-                Ok(()) => return Some(context),
+                Ok(()) => return Some((context, publisher)),
                 Err(error) => context.event("Warning", "FailedMount", &error),
             }
             if self.retry().await.is_none() {
+                publishing.cancel();
                 self.shared.forget(&self.reference);
                 return None;
             }
@@ -194,6 +202,26 @@ impl Worker {
 }
 
 impl PodContext {
+    /// Returns whether the status is in the store now.
+    fn write_status(&self, status: &Value) -> bool {
+        let PodRef { namespace, name, uid } = &self.reference;
+        let outcome = self.shared.store.modify("pods", namespace, name, Part::Status, |pod| {
+            if object::uid(pod) == uid {
+                pod["status"] = status.clone();
+            }
+            Ok(())
+        });
+        match outcome {
+            Ok(_) => true,
+            Err(error) => {
+                if !error.is_not_found() {
+                    tracing::error!(pod = name, %error, "a pod's status could not be written");
+                }
+                false
+            }
+        }
+    }
+
     fn write_system_files(&self, files: &[(&str, String)]) -> io::Result<()> {
         std::fs::create_dir_all(&self.directory)?;
         files.iter().try_for_each(|(name, text)| std::fs::write(self.directory.join(name), text))
@@ -261,35 +289,20 @@ async fn refresh(context: &Arc<PodContext>) {
     }
 }
 
-/// Writes the pod's status into the store whenever it changes, until the pod's context is gone.
-async fn publish(context: Arc<PodContext>, old_status: Value) {
+/// Writes the pod's status into the store whenever it changes, and a last time when told to end.
+async fn publish(context: Arc<PodContext>, old_status: Value, end: CancellationToken) {
     let mut changes = context.state.subscribe();
     changes.mark_changed();
-    let context = {
-        let weak = Arc::downgrade(&context);
-        drop(context);
-        weak
-    };
     let mut last = old_status;
-    while changes.changed().await.is_ok() {
+    loop {
+        let ending = end.run_until_cancelled(changes.changed()).await.is_none();
         let state = changes.borrow_and_update().clone();
-        let Some(context) = context.upgrade() else { return };
         let status = state.status(&context.pod, &context.spec, &last);
-        if status == last {
-            continue;
+        if status != last && context.write_status(&status) {
+            last = status;
         }
-        let PodRef { namespace, name, uid } = &context.reference;
-        let new = status.clone();
-        let outcome = context.shared.store.modify("pods", namespace, name, Part::Status, |pod| {
-            if object::uid(pod) == uid {
-                pod["status"] = new;
-            }
-            Ok(())
-        });
-        match outcome {
-            Ok(_) => last = status,
-            Err(error) if error.is_not_found() => {}
-            Err(error) => tracing::error!(pod = name, %error, "a pod's status could not be written"),
+        if ending {
+            return;
         }
     }
 }
