@@ -95,7 +95,7 @@ impl Daemon {
         let metrics = Metrics::new("proxy");
         let path = data_path(&settings, mark, &snapshots, &drain)?;
         metrics.register(|registry| registry.register_collector(Box::new(Arc::clone(path.metrics()))));
-        background.spawn("sweep", Arc::clone(&path).sweep());
+        background.spawn_until_cancelled("sweep", Arc::clone(&path).sweep());
 
         let mut sockets =
             Sockets::new(snapshots.clone(), Arc::clone(&path), settings.role.clone(), connections.clone());

@@ -36,7 +36,9 @@ enum Command {
     /// Run at the edge of the mesh.
     Gateway(PortArgs),
     /// Ask the admin port of the proxy in this network namespace, and print its answer.
-    #[command(after_help = "Examples:\n  mesh-proxy request GET /clusters\n  mesh-proxy request POST '/logging?level=debug'")]
+    #[command(
+        after_help = "Examples:\n  mesh-proxy request GET /clusters\n  mesh-proxy request POST '/logging?level=debug'"
+    )]
     Request {
         /// GET or POST.
         method: String,

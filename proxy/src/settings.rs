@@ -247,11 +247,12 @@ mod tests {
     #[test]
     fn a_sidecar_needs_to_know_whose_it_is() {
         let error = Settings::read(Role::Sidecar, &Env::of([]), PortFlags::default()).expect_err("nothing is set");
-        assert_eq!(
-            error.to_string(),
-            "POD_NAME is not set; it must hold the name of the pod that the proxy is in"
-        );
-        let env = Env::of([("POD_NAME", "reviews-v1-5d8f7c6b9d-x2k4z"), ("POD_NAMESPACE", "default"), ("POD_IP", "10.244.0.7")]);
+        assert_eq!(error.to_string(), "POD_NAME is not set; it must hold the name of the pod that the proxy is in");
+        let env = Env::of([
+            ("POD_NAME", "reviews-v1-5d8f7c6b9d-x2k4z"),
+            ("POD_NAMESPACE", "default"),
+            ("POD_IP", "10.244.0.7"),
+        ]);
         let settings = Settings::read(Role::Sidecar, &env, PortFlags::default()).expect("all is set");
         assert_eq!(
             settings.workload.node_id(&settings.role),

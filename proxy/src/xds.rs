@@ -10,8 +10,8 @@ use std::time::Duration;
 use engine::Kind;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Node};
-use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connection::ConnectError;
@@ -89,7 +89,12 @@ impl Client {
     fn report(&self, outcome: Outcome) -> Vec<DeltaDiscoveryRequest> {
         let service = outcome.kind.map_or("unknown", Kind::service);
         for (name, reason) in &outcome.refused {
-            tracing::warn!(kind = service, name, reason, "a resource is refused; what was in force under its name stays");
+            tracing::warn!(
+                kind = service,
+                name,
+                reason,
+                "a resource is refused; what was in force under its name stays"
+            );
         }
         let Outcome { accepted, is_in_force, .. } = outcome;
         tracing::debug!(kind = service, accepted, refused = outcome.refused.len(), is_in_force, "resources from Pilot");

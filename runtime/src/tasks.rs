@@ -85,6 +85,17 @@ impl Tasks {
         });
     }
 
+    /// Starts a task that is dropped where it waits when the set is cancelled: for one that would never end by itself.
+    pub fn spawn_until_cancelled<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let token = self.shared.token.clone();
+        self.spawn(name, async move {
+            let _ = token.run_until_cancelled(future).await;
+        });
+    }
+
     /// Starts a task without which the daemon cannot go on: when it fails or panics, the set is cancelled and
     /// [`Tasks::failure`] says why.
     pub fn spawn_vital<F, E>(&self, name: &'static str, future: F)

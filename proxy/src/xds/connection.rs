@@ -122,29 +122,21 @@ pub(super) async fn open(pilot: &Pilot, first: Vec<DeltaDiscoveryRequest>) -> Re
 
 /// How an open stream ended.
 pub(super) fn refused(pilot: &Pilot, status: &tonic::Status) -> ConnectError {
-    ConnectError::Refused {
-        address: pilot.address.clone(),
-        code: status.code(),
-        message: status.message().to_owned(),
-    }
+    ConnectError::Refused { address: pilot.address.clone(), code: status.code(), message: status.message().to_owned() }
 }
 
 fn root(pilot: &Pilot) -> Result<Vec<u8>, ConnectError> {
     match &pilot.root {
         Root::Pem(pem) => Ok(pem.clone().into_bytes()),
-        Root::File(path) => {
-            std::fs::read(path).map_err(|source| ConnectError::Root { path: path.clone(), source })
-        }
+        Root::File(path) => std::fs::read(path).map_err(|source| ConnectError::Root { path: path.clone(), source }),
     }
 }
 
 fn token(pilot: &Pilot) -> Result<MetadataValue<Ascii>, ConnectError> {
     let path = &pilot.token_file;
-    let token =
-        std::fs::read_to_string(path).map_err(|source| ConnectError::Token { path: path.clone(), source })?;
-    let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim())
-        .parse()
-        .map_err(|_| ConnectError::NoToken { path: path.clone() })?;
+    let token = std::fs::read_to_string(path).map_err(|source| ConnectError::Token { path: path.clone(), source })?;
+    let mut value: MetadataValue<Ascii> =
+        format!("Bearer {}", token.trim()).parse().map_err(|_| ConnectError::NoToken { path: path.clone() })?;
     value.set_sensitive(true);
     Ok(value)
 }

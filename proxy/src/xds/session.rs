@@ -151,12 +151,7 @@ fn reply(type_url: &str, nonce: String, refused: &[(String, String)]) -> DeltaDi
         message: reasons.join("; "),
         details: Vec::new(),
     });
-    DeltaDiscoveryRequest {
-        type_url: type_url.to_owned(),
-        response_nonce: nonce,
-        error_detail,
-        ..Default::default()
-    }
+    DeltaDiscoveryRequest { type_url: type_url.to_owned(), response_nonce: nonce, error_detail, ..Default::default() }
 }
 
 /// Takes resources out of their envelopes, and refuses envelopes that make no sense.

@@ -52,10 +52,8 @@ fn endpoints_are_asked_for_as_clusters_name_them_and_given_up_with_them() {
     assert_eq!(outcome.requests[0].response_nonce, "1");
     assert!(outcome.requests[0].error_detail.is_none());
     assert_eq!(outcome.requests[1].resource_names_subscribe, ["a", "b"]);
-    let gone = DeltaDiscoveryResponse {
-        removed_resources: vec!["a".to_owned()],
-        ..response(Kind::Cluster, "2", Vec::new())
-    };
+    let gone =
+        DeltaDiscoveryResponse { removed_resources: vec!["a".to_owned()], ..response(Kind::Cluster, "2", Vec::new()) };
     let outcome = session.on_response(gone);
     assert_eq!(outcome.requests[1].resource_names_unsubscribe, ["a"]);
 }
@@ -104,8 +102,7 @@ fn a_route_configuration_is_acknowledged_when_requests_follow_it() {
     let text = "route_configs:\n- name: r\n  virtual_hosts:\n  - name: v\n    domains: ['*']\n    routes:\n    - match: { \
                 prefix: / }\n      route: { cluster: a }\n";
     let made = engine::text::read_static(text).expect("the test's text is good").remove(0);
-    let outcome =
-        session.on_response(response(Kind::Route, "1", vec![resource(Kind::Route, "r", "1", &made.body)]));
+    let outcome = session.on_response(response(Kind::Route, "1", vec![resource(Kind::Route, "r", "1", &made.body)]));
     assert!(outcome.requests.is_empty());
     assert!(!outcome.is_in_force);
     session.on_response(response(Kind::Cluster, "2", vec![eds_cluster("a")]));
