@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use api::names::CLI_SERVICE_ACCOUNT;
 use http::{Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use kube::client::Body;
 use kube::config::KubeConfigOptions;
 use kube::core::Status;
 use serde_json::{Value, json};
@@ -15,8 +17,10 @@ use crate::resources::Resource;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(4);
-/// How long an answer to a question may take.
-const READ: Duration = Duration::from_secs(10);
+/// How long a question may wait for its answer to begin.
+const READ: Duration = Duration::from_secs(5);
+/// How long an answer may take once it has begun.
+const BODY: Duration = Duration::from_secs(60);
 /// How long a change may take, with the webhooks that it asks.
 const WRITE: Duration = Duration::from_secs(40);
 /// The name under which fields are owned.
@@ -258,10 +262,25 @@ impl Cluster {
 
     async fn ask(&self, request: http::request::Builder, body: Vec<u8>, limit: Duration) -> Result<Value, Failure> {
         let request = request.body(body).map_err(|e| Failure::Unaskable(e.to_string()))?;
-        match tokio::time::timeout(limit, self.client.request::<Value>(request)).await {
-            Err(_) => Err(Failure::Slow),
-            Ok(answer) => answer.map_err(Failure::from),
+        let answer = tokio::time::timeout(limit, self.client.send(request.map(Body::from)));
+        let answer = answer.await.map_err(|_| Failure::Slow)?.map_err(Failure::from)?;
+        let status = answer.status();
+        let body = tokio::time::timeout(BODY, answer.into_body().collect()).await.map_err(|_| Failure::Slow)?;
+        let body = body.map_err(Failure::from)?.to_bytes();
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|e| Failure::Unreadable(e.to_string()));
         }
+        Err(match serde_json::from_slice::<Status>(&body) {
+            Ok(refusal) if refusal.code != 0 || !refusal.message.is_empty() => {
+                Failure::Api(Box::new(Status { code: status.as_u16(), ..refusal }))
+            }
+            // Somebody else's words, as a proxy's in between.
+            _ => Failure::Api(Box::new(Status {
+                code: status.as_u16(),
+                message: format!("{status}: {}", String::from_utf8_lossy(&body[..body.len().min(200)]).trim()),
+                ..Status::default()
+            })),
+        })
     }
 
     /// The error for a kind that the server does not have.

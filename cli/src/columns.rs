@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::output::Paint;
+use crate::pod;
 use crate::resources::{Resource, name_of, namespace_of, text};
 use crate::table::{Table, age};
 
@@ -28,7 +29,7 @@ pub fn of_objects(resource: &Resource, objects: &[Value], options: &Options) -> 
     let columns: Vec<Column> = match resource.kind.as_str() {
         "RouteRule" if resource.is_mesh() => route_rule(options),
         "DestinationPolicy" if resource.is_mesh() => destination_policy(options),
-        "Pod" => pod(options),
+        "Pod" => pods(options),
         _ => vec![("AGE", Box::new(|object, options| created(object, options)))],
     };
     let mut headings = Vec::new();
@@ -78,9 +79,17 @@ fn destination_policy(_: &Options) -> Vec<Column> {
     ]
 }
 
-fn pod(_: &Options) -> Vec<Column> {
+fn pods(_: &Options) -> Vec<Column> {
     vec![
-        ("STATUS", Box::new(|pod, _| text(pod, &["status", "phase"]).unwrap_or_default().to_owned())),
+        (
+            "READY",
+            Box::new(|pod, _| {
+                let (ready, all) = pod::containers(pod);
+                format!("{ready}/{all}")
+            }),
+        ),
+        ("STATUS", Box::new(|pod, _| pod::phase(pod).to_owned())),
+        ("RESTARTS", Box::new(|pod, _| pod::restarts(pod).to_string())),
         ("AGE", Box::new(created)),
     ]
 }

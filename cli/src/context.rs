@@ -194,6 +194,9 @@ fn read(path: &Path) -> Result<Kubeconfig, Error> {
             let first = error.to_string().lines().next().unwrap_or_default().to_owned();
             Error::failed(format!("{} is not a kubeconfig", path.display())).because(first)
         }
+        KubeconfigError::KindMismatch | KubeconfigError::ApiVersionMismatch => {
+            Error::failed(format!("{} is not a kubeconfig", path.display())).because("it is of another kind or version")
+        }
         other => Error::failed(format!("{} is not a kubeconfig", path.display())).because(other.to_string()),
     })
 }

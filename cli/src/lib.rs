@@ -19,6 +19,7 @@ pub mod jsonpath;
 pub mod mesh;
 pub mod objects;
 pub mod output;
+pub mod pod;
 pub mod resources;
 pub mod settings;
 pub mod table;

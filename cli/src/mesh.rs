@@ -6,12 +6,14 @@ use std::time::Duration;
 use api::names::{PILOT, PROXY_CONTAINER, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, pilot_port, proxy_port};
 use api::suggest::closest;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
+use kube::api::Portforwarder;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde::de::DeserializeOwned;
@@ -33,9 +35,11 @@ pub struct Connection {
     what: String,
     sender: SendRequest<Empty<Bytes>>,
     token: Option<String>,
+    /// Resolves to what the node says when it cannot connect.
+    refusal: Option<BoxFuture<'static, Option<String>>>,
     /// The port-forward and the connection's driver live as long as this.
     _tasks: JoinSet<()>,
-    _forward: kube::api::Portforwarder,
+    _forward: Portforwarder,
 }
 
 impl Connection {
@@ -47,6 +51,17 @@ impl Connection {
         let body = self.get_bytes(path).await?;
         serde_json::from_slice(&body)
             .map_err(|e| Error::failed(format!("{} answers {path} with something unexpected", self.what)).because(e.to_string()))
+    }
+
+    /// The error of a connection that broke, in the node's words if it said why.
+    async fn broken(&mut self, error: &hyper::Error) -> Error {
+        let said = match self.refusal.take() {
+            Some(refusal) => tokio::time::timeout(Duration::from_millis(500), refusal).await.ok().flatten(),
+            None => None,
+        };
+        Error::unreachable(format!("{} cannot be reached", self.what))
+            .because(said.unwrap_or_else(|| innermost(error)))
+            .hint("is it running? `meshctl get pods -A`")
     }
 
     async fn get_bytes(&mut self, path: &str) -> Result<Bytes, Error> {
@@ -64,9 +79,7 @@ impl Connection {
         };
         let (status, body) = match tokio::time::timeout(ANSWER, exchange).await {
             Err(_) => return Err(Error::unreachable(format!("{what} does not answer"))),
-            Ok(Err(e)) => {
-                return Err(Error::unreachable(format!("the connection to {what} broke")).because(innermost(&e)));
-            }
+            Ok(Err(e)) => return Err(self.broken(&e).await),
             Ok(Ok(answer)) => answer,
         };
         match status {
@@ -117,7 +130,7 @@ pub async fn pilots(cluster: &Cluster) -> Result<Vec<Pilot>, Error> {
             Ok(Err(e)) => return Err(Error::unreachable(format!("no TLS connection to {what}")).because(e.to_string())),
             Ok(Ok(stream)) => stream,
         };
-        let connection = http(stream, forward, what, Some(token.clone())).await?;
+        let connection = http(stream, forward, pilot_port::DEBUG, what, Some(token.clone())).await?;
         pilots.push(Pilot { pod, connection });
     }
     Ok(pilots)
@@ -135,7 +148,7 @@ pub async fn proxy_admin(cluster: &Cluster, pod: &Value) -> Result<Connection, E
     }
     let what = format!("the proxy of {name}.{namespace}");
     let (stream, forward) = forward(cluster, namespace, name, proxy_port::ADMIN, &what).await?;
-    http(stream, forward, what, None).await
+    http(stream, forward, proxy_port::ADMIN, what, None).await
 }
 
 /// Whether a pod has a proxy: a sidecar, or it is a gateway.
@@ -300,7 +313,7 @@ async fn tls(cluster: &Cluster) -> Result<rustls::ClientConfig, Error> {
     Ok(config)
 }
 
-type Forwarded = (Box<dyn Stream>, kube::api::Portforwarder);
+type Forwarded = (Box<dyn Stream>, Portforwarder);
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -318,7 +331,7 @@ async fn forward(cluster: &Cluster, namespace: &str, pod: &str, port: u16, what:
     Ok((Box::new(stream), forward))
 }
 
-async fn http<S>(stream: S, forward: kube::api::Portforwarder, what: String, token: Option<String>) -> Result<Connection, Error>
+async fn http<S>(stream: S, mut forward: Portforwarder, port: u16, what: String, token: Option<String>) -> Result<Connection, Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -330,7 +343,8 @@ where
         // How it ends shows at the request that it ends.
         let _ = connection.await;
     });
-    Ok(Connection { what, sender, token, _tasks: tasks, _forward: forward })
+    let refusal = forward.take_error(port).map(|refusal| -> BoxFuture<'static, Option<String>> { Box::pin(refusal) });
+    Ok(Connection { what, sender, token, refusal, _tasks: tasks, _forward: forward })
 }
 
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {

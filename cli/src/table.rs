@@ -39,9 +39,15 @@ impl Table {
     /// The table as text, with its headings if `with_headings`.
     #[must_use]
     pub fn to_text(&self, with_headings: bool) -> String {
+        self.to_text_in(&mut Vec::new(), with_headings)
+    }
+
+    /// As [`Table::to_text`], with columns at least as wide as they were before: for rows that come one by one.
+    pub fn to_text_in(&self, widths: &mut Vec<usize>, with_headings: bool) -> String {
         let width = |text: &str| console::measure_text_width(text);
-        let mut widths: Vec<usize> = self.headings.iter().map(|h| width(h)).collect();
-        for row in &self.rows {
+        widths.resize(self.headings.len(), 0);
+        let cells = std::iter::once(&self.headings).chain(&self.rows);
+        for row in cells {
             for (column, cell) in widths.iter_mut().zip(row) {
                 *column = (*column).max(width(shown(cell)));
             }
@@ -49,7 +55,7 @@ impl Table {
         let mut text = String::new();
         let mut draw = |cells: &[String]| {
             let last = cells.len().saturating_sub(1);
-            for (i, (cell, column)) in cells.iter().zip(&widths).enumerate() {
+            for (i, (cell, column)) in cells.iter().zip(&*widths).enumerate() {
                 let cell = shown(cell);
                 text.push_str(cell);
                 if i < last {

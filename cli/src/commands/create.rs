@@ -31,7 +31,7 @@ pub struct CreateArgs {
 #[derive(Debug, Subcommand)]
 enum CreateKind {
     /// Makes a route rule from flags; on a terminal it asks for what is missing
-    #[command(aliases = ["routerule", "route-rules", "routerules", "RouteRule", "rr"])]
+    #[command(aliases = ["routerule", "rr"])]
     RouteRule(Box<RouteRuleArgs>),
 }
 

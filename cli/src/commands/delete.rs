@@ -47,7 +47,7 @@ pub struct DeleteArgs {
     #[arg(long)]
     ignore_not_found: bool,
     /// Change nothing: only say what would be deleted, or let the server check
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", value_name = "WHERE")]
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", hide_possible_values = true, value_name = "client|server")]
     dry_run: Option<DryRun>,
     #[command(flatten)]
     wait: WaitArgs,

@@ -25,7 +25,7 @@ Examples:
   # Follow changes
   meshctl get route-rules -w
   # Names and weights
-  meshctl get rr -o jsonpath='{range .items[*]}{.metadata.name}: {.spec.route[*].weight}{\"\\n\"}{end}'
+  meshctl get rr -o jsonpath='{range .items[*]}{.metadata.name}: {.spec.route[*].weight} {end}'
   # Kubernetes' own kinds
   meshctl get pods,services -n mesh-system";
 
@@ -83,9 +83,10 @@ pub fn run(app: &App, args: &GetArgs) -> Result<(), Error> {
         for (resource, names) in &wanted {
             got.push(fetch(app, &cluster, args, resource, names).await?);
         }
-        show(app, args, &cluster, &got)?;
+        let mut widths = Vec::new();
+        show(app, args, &cluster, &got, &mut widths)?;
         match got.pop() {
-            Some(got) if args.watch => watch(app, args, &cluster, &wanted[0].1, got).await,
+            Some(got) if args.watch => watch(app, args, &cluster, &wanted[0].1, (got, widths)).await,
             _ => Ok(()),
         }
     })
@@ -183,10 +184,10 @@ fn typed(resource: &Resource, list: &Value) -> Vec<Value> {
 
 /// Whether the server knows the columns better than we do.
 fn is_server_table(args: &GetArgs, resource: &Resource) -> bool {
-    matches!(args.output, Format::Table | Format::Wide) && !resource.is_mesh()
+    matches!(args.output, Format::Table | Format::Wide) && !resource.is_mesh() && !args.watch
 }
 
-fn show(app: &App, args: &GetArgs, cluster: &Cluster, got: &[Got]) -> Result<(), Error> {
+fn show(app: &App, args: &GetArgs, cluster: &Cluster, got: &[Got], widths: &mut Vec<usize>) -> Result<(), Error> {
     let objects = || got.iter().flat_map(|got| got.objects.iter());
     let value = || {
         let by_name = got.iter().all(|g| g.objects.len() == 1) && got.len() == 1 && names_given(args);
@@ -200,7 +201,7 @@ fn show(app: &App, args: &GetArgs, cluster: &Cluster, got: &[Got]) -> Result<(),
         Format::Yaml => app.ui.yaml(&columns::without_noise(value())),
         Format::JsonPath(template) => app.ui.print(&template.render(&value())),
         Format::Name => objects().try_for_each(|object| app.ui.line(&name_line(object))),
-        Format::Table | Format::Wide => tables(app, args, cluster, got),
+        Format::Table | Format::Wide => tables(app, args, cluster, got, widths),
     }
 }
 
@@ -208,7 +209,7 @@ fn names_given(args: &GetArgs) -> bool {
     !args.names.is_empty() || args.kind.contains('/')
 }
 
-fn tables(app: &App, args: &GetArgs, cluster: &Cluster, got: &[Got]) -> Result<(), Error> {
+fn tables(app: &App, args: &GetArgs, cluster: &Cluster, got: &[Got], widths: &mut Vec<usize>) -> Result<(), Error> {
     let mut shown = 0;
     for got in got {
         let options = columns::Options {
@@ -227,7 +228,8 @@ fn tables(app: &App, args: &GetArgs, cluster: &Cluster, got: &[Got]) -> Result<(
         if shown > 0 {
             app.ui.line("")?;
         }
-        app.ui.print(&table.to_text(!args.no_headers))?;
+        widths.clear();
+        app.ui.print(&table.to_text_in(widths, !args.no_headers))?;
         shown += 1;
     }
     if shown == 0 && !args.watch {
@@ -242,9 +244,8 @@ fn tables(app: &App, args: &GetArgs, cluster: &Cluster, got: &[Got]) -> Result<(
 }
 
 /// Shows changes until it is interrupted; connects again when the server ends the stream.
-async fn watch(app: &App, args: &GetArgs, cluster: &Cluster, names: &[String], got: Got) -> Result<(), Error> {
-    let Got { resource, mut version, objects, .. } = got;
-    let mut is_headed = !objects.is_empty() || args.no_headers;
+async fn watch(app: &App, args: &GetArgs, cluster: &Cluster, names: &[String], (got, mut widths): (Got, Vec<usize>)) -> Result<(), Error> {
+    let Got { resource, mut version, .. } = got;
     let field = names.first().map(|name| format!("metadata.name={name}"));
     let selection = Selection { fields: field.as_deref(), ..selection(app, cluster, args, &resource) };
     loop {
@@ -262,13 +263,14 @@ async fn watch(app: &App, args: &GetArgs, cluster: &Cluster, names: &[String], g
             }
             version_of(object).clone_into(&mut version);
             if kind != "BOOKMARK" {
-                event_line(app, args, &resource, kind, object, &mut is_headed)?;
+                event_line(app, args, &resource, (kind, object), &mut widths)?;
             }
         }
     }
 }
 
-fn event_line(app: &App, args: &GetArgs, resource: &Resource, kind: &str, object: &Value, is_headed: &mut bool) -> Result<(), Error> {
+/// One change: what happened, and the object after it.
+fn event_line(app: &App, args: &GetArgs, resource: &Resource, (kind, object): (&str, &Value), widths: &mut Vec<usize>) -> Result<(), Error> {
     match &args.output {
         Format::Json => app.ui.line(&object.to_string()),
         Format::Yaml => app.ui.print(&format!("---\n{}", api::yaml::render(object))),
@@ -281,9 +283,9 @@ fn event_line(app: &App, args: &GetArgs, resource: &Resource, kind: &str, object
                 now: Timestamp::now(),
                 paint: app.ui.out,
             };
-            let text = columns::of_objects(resource, std::slice::from_ref(object), &options).to_text(!*is_headed);
-            *is_headed = true;
-            let text = if kind == "DELETED" { text.replacen('\n', "   (deleted)\n", 1) } else { text };
+            let with_headings = widths.is_empty() && !args.no_headers;
+            let text = columns::of_objects(resource, std::slice::from_ref(object), &options).to_text_in(widths, with_headings);
+            let text = if kind == "DELETED" { format!("{}   (deleted)\n", text.trim_end()) } else { text };
             app.ui.print(&text)
         }
     }

@@ -44,7 +44,7 @@ pub struct InstallArgs {
     #[command(flatten)]
     values: ValueArgs,
     /// Change nothing: print the manifests, or let the server check them
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", value_name = "WHERE")]
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", hide_possible_values = true, value_name = "client|server")]
     dry_run: Option<DryRun>,
     /// Wait until the control plane is ready
     #[arg(long)]

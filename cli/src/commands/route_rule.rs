@@ -12,13 +12,14 @@ use crate::objects::{self, Source};
 const EXAMPLES: &str = "\
 Examples:
   # Nine of ten requests to v1, one to v3
-  meshctl create route-rule reviews-canary --destination reviews --route version=v1:90 --route version=v3:10 --precedence 2
+  meshctl create route-rule reviews-canary --destination reviews \\
+      --route version=v1:90 --route version=v3:10 --precedence 2
   # One user's requests to v2
-  meshctl create route-rule reviews-jason --destination reviews --route version=v2 --precedence 2 \\
-      --match-header 'cookie=regex:^(.*?;)?(user=jason)(;.*)?$'
+  meshctl create route-rule reviews-jason --destination reviews --route version=v2 \\
+      --precedence 2 --match-header 'cookie=regex:^(.*?;)?(user=jason)(;.*)?$'
   # Delay all of productpage's requests to details by 7 seconds, and fail half of them
-  meshctl create route-rule details-fault --destination details --route version=v1 --source productpage \\
-      --delay 7s:100 --abort 500:50
+  meshctl create route-rule details-fault --destination details --route version=v1 \\
+      --source productpage --delay 7s:100 --abort 500:50
   # Look at the object that it makes
   meshctl create route-rule x --destination reviews --route version=v1 --dry-run -o yaml";
 
@@ -298,7 +299,7 @@ fn route(text: &str) -> Result<Route, String> {
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("`{text}` is not LABEL=VALUE")),
+        _ => Err(format!("`{text}` is not LABEL=VALUE, as in `version=v1`")),
     }
 }
 

@@ -69,7 +69,7 @@ pub struct WriteArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct WriteOptions {
     /// Change nothing: only check here, or let the server check
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", value_name = "WHERE")]
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", hide_possible_values = true, value_name = "client|server")]
     pub dry_run: Option<DryRun>,
     /// Whether to wait.
     #[command(flatten)]

@@ -64,7 +64,7 @@ impl Drop for Server {
 fn run(dir: &Path, ready: &Sender<()>, stopped: oneshot::Receiver<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let store = Arc::new(Store::open(&dir.join("journal")).expect("a store"));
+        let store = Arc::new(Store::open(dir).expect("a store"));
         let config = ApiConfig { pki: dir.join("pki") };
         let api = Api::open(store.clone(), &config, Arc::new(NoNode)).expect("an API");
         let _ = store.create("namespaces", serde_json::json!({ "metadata": { "name": "default" } }));

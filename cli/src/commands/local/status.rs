@@ -12,6 +12,7 @@ use crate::cluster::Selection;
 use crate::error::{Error, Exit};
 use crate::mesh::{items, known};
 use crate::output::Format;
+use crate::pod::{containers, phase, restarts};
 use crate::resources::{name_of, namespace_of, text};
 use crate::table::{Table, age};
 
@@ -127,33 +128,4 @@ fn pod_value(pod: &Value) -> Value {
         value["problem"] = json!({ "container": why.container, "reason": why.reason, "message": why.message });
     }
     value
-}
-
-fn phase(pod: &Value) -> &str {
-    text(pod, &["status", "phase"]).unwrap_or("Pending")
-}
-
-/// Ready containers and all containers, sidecars included, as kubectl counts them.
-fn containers(pod: &Value) -> (usize, usize) {
-    let list = |path: &str| pod.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
-    let sidecars: Vec<String> = list("/spec/initContainers")
-        .iter()
-        .filter(|c| text(c, &["restartPolicy"]) == Some("Always"))
-        .filter_map(|c| text(c, &["name"]).map(str::to_owned))
-        .collect();
-    let all = list("/spec/containers").len() + sidecars.len();
-    let is_ready = |status: &Value| status.get("ready").and_then(Value::as_bool) == Some(true);
-    let is_sidecar = |status: &&Value| text(status, &["name"]).is_some_and(|name| sidecars.iter().any(|s| s == name));
-    let ready = list("/status/containerStatuses").iter().filter(|s| is_ready(s)).count()
-        + list("/status/initContainerStatuses").iter().filter(is_sidecar).filter(|s| is_ready(s)).count();
-    (ready, all)
-}
-
-fn restarts(pod: &Value) -> u64 {
-    ["/status/containerStatuses", "/status/initContainerStatuses"]
-        .iter()
-        .filter_map(|path| pod.pointer(path)?.as_array())
-        .flatten()
-        .filter_map(|status| status.get("restartCount")?.as_u64())
-        .sum()
 }
