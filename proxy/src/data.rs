@@ -164,7 +164,7 @@ impl DataPath {
 
     /// Closes a connection that is not served, and tells of it.
     pub(crate) fn refuse(&self, edge: Edge, arrival: &Arrival, failure: Failure) -> Result<(), Failure> {
-        let mut report = TcpReport::new(self, edge, arrival, &self.refused);
+        let mut report = TcpReport::new(self, (edge, arrival), &self.refused);
         report.failure = Some(failure);
         Err(failure)
     }

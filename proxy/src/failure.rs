@@ -34,6 +34,9 @@ pub enum Failure {
     /// The endpoint's answer cannot be read.
     #[error("the answer of the upstream cannot be read: {0}")]
     UpstreamProtocol(Malformed),
+    /// The endpoints speak HTTP/2 only.
+    #[error("the upstream speaks HTTP/2, to which requests are not translated")]
+    UpstreamHttp2,
     /// It took longer than its route allows.
     #[error("the upstream did not answer in time")]
     Timeout,
@@ -75,7 +78,7 @@ impl Failure {
             Failure::NoEndpoints => "no_endpoints",
             Failure::UpstreamConnect => "upstream_connect",
             Failure::UpstreamReset => "upstream_reset",
-            Failure::UpstreamProtocol(_) => "upstream_protocol",
+            Failure::UpstreamProtocol(_) | Failure::UpstreamHttp2 => "upstream_protocol",
             Failure::Timeout => "timeout",
             Failure::FaultAbort(_) => "fault_abort",
             Failure::BadRequest(Malformed::HeadTooLarge | Malformed::TooManyFields) => "too_large",
@@ -97,7 +100,7 @@ impl Failure {
             Failure::NoEndpoints => "UH",
             Failure::UpstreamConnect => "UF",
             Failure::UpstreamReset => "UC",
-            Failure::UpstreamProtocol(_) => "UPE",
+            Failure::UpstreamProtocol(_) | Failure::UpstreamHttp2 => "UPE",
             Failure::Timeout => "UT",
             Failure::FaultAbort(_) => "FI",
             Failure::BadRequest(_) | Failure::BadPath(_) | Failure::BadAuthority | Failure::UpgradeRefused => "DPE",
@@ -114,7 +117,7 @@ impl Failure {
             Failure::NoRoute(_) => 404,
             Failure::NoCluster(status) | Failure::FaultAbort(status) => status,
             Failure::NoEndpoints | Failure::UpstreamConnect | Failure::UpstreamReset | Failure::Draining => 503,
-            Failure::UpstreamProtocol(_) => 502,
+            Failure::UpstreamProtocol(_) | Failure::UpstreamHttp2 => 502,
             Failure::Timeout => 504,
             Failure::BadRequest(malformed) => malformed.status(),
             Failure::BadPath(_) | Failure::BadAuthority => 400,
@@ -142,6 +145,7 @@ impl Failure {
             | Failure::NoCluster(_)
             | Failure::NoEndpoints
             | Failure::FaultAbort(_)
+            | Failure::UpstreamHttp2
             | Failure::Loop
             | Failure::Draining => Fault::Mesh,
         }
@@ -151,5 +155,31 @@ impl Failure {
     #[must_use]
     pub fn may_retry(self) -> bool {
         matches!(self, Failure::UpstreamConnect | Failure::UpstreamReset | Failure::NoEndpoints)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_has_one_word_flag_and_status() {
+        for (failure, code, flag, status, fault) in [
+            (Failure::NoRoute(""), "no_route", "NR", 404, Fault::Mesh),
+            (Failure::UpstreamConnect, "upstream_connect", "UF", 503, Fault::Upstream),
+            (Failure::NoEndpoints, "no_endpoints", "UH", 503, Fault::Mesh),
+            (Failure::UpstreamReset, "upstream_reset", "UC", 503, Fault::Upstream),
+            (Failure::Timeout, "timeout", "UT", 504, Fault::Upstream),
+            (Failure::FaultAbort(555), "fault_abort", "FI", 555, Fault::Mesh),
+            (Failure::BadRequest(Malformed::Control), "bad_request", "DPE", 400, Fault::Caller),
+            (Failure::BadRequest(Malformed::HeadTooLarge), "too_large", "DPE", 431, Fault::Caller),
+            (Failure::UpgradeRefused, "upgrade_refused", "DPE", 501, Fault::Caller),
+            (Failure::DownstreamClosed, "downstream_closed", "DC", 0, Fault::Caller),
+        ] {
+            assert_eq!(
+                (failure.code(), failure.flag(), failure.status(), failure.fault()),
+                (code, flag, status, fault)
+            );
+        }
     }
 }

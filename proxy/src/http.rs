@@ -15,7 +15,7 @@ use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::reply::{self, Manner};
-use crate::report::{Note, Report};
+use crate::report::{Note, Report, Told};
 use crate::tcp;
 use crate::timer::Deadline;
 use crate::upstream::Arrival;
@@ -33,6 +33,7 @@ pub(crate) async fn serve(
     (edge, arrival): (Edge, Arrival),
     conn: Conn,
 ) -> Result<(), Failure> {
+    let edge = if http.is_edge { Edge::Gateway } else { edge };
     let mut session = Session {
         path,
         http,
@@ -110,8 +111,12 @@ impl Session<'_> {
         let decided = self.decide(&tables, &http);
         self.conn.rx.consume(end);
         let served = self.carry_out(&decided, &mut report).await;
-        report.tell(self.path, (self.edge, &self.arrival), &self.note, decided.route);
+        report.tell(&self.told(), &self.note, decided.route);
         served
+    }
+
+    fn told(&self) -> Told<'_> {
+        Told { path: self.path, edge: self.edge, arrival: &self.arrival }
     }
 
     async fn carry_out(&mut self, decided: &Decided<'_>, report: &mut Report) -> Next {
@@ -170,7 +175,7 @@ impl Session<'_> {
         report.failure = Some(failure);
         report.status = failure.status();
         self.note.clear();
-        report.tell(self.path, (self.edge, &self.arrival), &self.note, "");
+        report.tell(&self.told(), &self.note, "");
         if report.status == 0 {
             return Next::Close;
         }

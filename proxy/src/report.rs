@@ -123,7 +123,8 @@ impl Report {
     }
 
     /// Tells it, after the response.
-    pub(crate) fn tell(&self, path: &DataPath, (edge, arrival): (Edge, &Arrival), note: &Note, route: &str) {
+    pub(crate) fn tell(&self, told: &Told<'_>, note: &Note, route: &str) {
+        let Told { path, edge, arrival } = *told;
         let ended = Instant::now();
         let duration = ended.duration_since(self.begun);
         let flag = match self.failure {
@@ -148,8 +149,8 @@ impl Report {
 
     fn write(&self, out: &mut Vec<u8>, note: &Note, line: &Line<'_>) {
         let text = &note.text;
-        // Writing to a vector does not fail.
-        let _ = write!(out, "[{}] \"", now());
+        write_now(out);
+        out.extend_from_slice(b" \"");
         out.extend_from_slice(method(note.method.of(text)));
         out.push(b' ');
         let start = out.len();
@@ -180,6 +181,13 @@ impl Report {
     }
 }
 
+/// Who tells it, of whom.
+pub(crate) struct Told<'a> {
+    pub(crate) path: &'a DataPath,
+    pub(crate) edge: Edge,
+    pub(crate) arrival: &'a Arrival,
+}
+
 /// What a line says beside the request.
 struct Line<'a> {
     flag: &'static str,
@@ -206,17 +214,31 @@ fn method(method: &[u8]) -> &[u8] {
     if method.is_empty() { b"-" } else { method }
 }
 
-/// The time of day in UTC, to the millisecond.
-fn now() -> impl std::fmt::Display {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+thread_local! {
+    /// The second that was written last, and its text.
+    static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+}
+
+/// Appends the time of day in UTC, to the millisecond. The text of a second is made once.
+fn write_now(out: &mut Vec<u8>) {
+    let now = jiff::Timestamp::now();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != now.as_second() {
+            *second = now.as_second();
+            *text = now.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        }
+        // Writing to a vector does not fail.
+        let _ = write!(out, "[{text}.{:03}Z]", now.subsec_millisecond());
+    });
 }
 
 /// What happened to one opaque connection; told when it is dropped.
 pub(crate) struct TcpReport<'p> {
-    path: &'p DataPath,
+    pub(crate) path: &'p DataPath,
     edge: Edge,
     arrival: Arrival,
-    cluster: Arc<Cluster>,
+    /// The cluster that it goes to.
+    pub(crate) cluster: Arc<Cluster>,
     target: Option<Target>,
     begun: Instant,
     series: Option<Arc<TcpSeries>>,
@@ -229,7 +251,7 @@ pub(crate) struct TcpReport<'p> {
 impl<'p> TcpReport<'p> {
     /// A connection that goes to this cluster.
     #[must_use]
-    pub(crate) fn new(path: &'p DataPath, edge: Edge, arrival: &Arrival, cluster: &Arc<Cluster>) -> Self {
+    pub(crate) fn new(path: &'p DataPath, (edge, arrival): (Edge, &Arrival), cluster: &Arc<Cluster>) -> Self {
         TcpReport {
             path,
             edge,
@@ -280,7 +302,8 @@ impl Drop for TcpReport<'_> {
         let line = Line { flag, duration_ms, arrival: &self.arrival, cluster: Some(&self.cluster), route: "" };
         let code = self.failure.map_or("-", Failure::code);
         self.path.log(|out| {
-            let _ = write!(out, "[{}] \"- - -\" 0 {flag} {code} {received} {sent} {duration_ms} -1 ", now());
+            write_now(out);
+            let _ = write!(out, " \"- - -\" 0 {flag} {code} {received} {sent} {duration_ms} -1 ");
             out.extend_from_slice(br#""-" "-" "-" "-" "#);
             line.write_end(out, self.target.as_ref().map(|target| target.address));
         });

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use engine::decide::decide_tcp;
-use engine::tables::{Cluster, Tables, Tcp};
+use engine::tables::{Tables, Tcp};
 use engine::trace::NoTrace;
 use tokio::time::Instant;
 
@@ -37,7 +37,8 @@ pub(crate) async fn serve(
     let Some(cluster) = decide_tcp(tables, tcp, &mut upstream::dice, &mut NoTrace) else {
         return path.refuse(edge, &arrival, Failure::NoCluster(503));
     };
-    relay(path, cluster, (edge, arrival), conn, tcp.idle_timeout.unwrap_or(IDLE)).await
+    let report = TcpReport::new(path, (edge, &arrival), cluster);
+    relay(report, arrival, conn, tcp.idle_timeout.unwrap_or(IDLE)).await
 }
 
 /// Passes the bytes of a connection to its original destination, whatever they are.
@@ -45,18 +46,14 @@ pub(crate) async fn serve(
 /// # Errors
 ///
 /// It cannot be reached, or the connection ended early.
-pub(crate) async fn pass_through(path: &DataPath, at: (Edge, Arrival), conn: Conn) -> Result<(), Failure> {
-    relay(path, &path.passthrough, at, conn, IDLE).await
+pub(crate) async fn pass_through(path: &DataPath, (edge, arrival): (Edge, Arrival), conn: Conn) -> Result<(), Failure> {
+    let report = TcpReport::new(path, (edge, &arrival), &path.passthrough);
+    relay(report, arrival, conn, IDLE).await
 }
 
-async fn relay(
-    path: &DataPath,
-    cluster: &Arc<Cluster>,
-    (edge, arrival): (Edge, Arrival),
-    mut down: Conn,
-    idle: Duration,
-) -> Result<(), Failure> {
-    let mut report = TcpReport::new(path, edge, &arrival, cluster);
+async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle: Duration) -> Result<(), Failure> {
+    let (path, cluster) = (report.path, Arc::clone(&report.cluster));
+    let cluster = &*cluster;
     let target = upstream::pick(cluster, &arrival).inspect_err(|failure| report.failure = Some(*failure))?;
     report.reaches(&target);
     let flight = InFlight::at(&target);

@@ -327,12 +327,7 @@ fn connection_option(head: &[u8], option: &[u8], framing: &mut Framing, fields: 
 fn is_end_to_end(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::Host
-            | Kind::ContentLength
-            | Kind::RequestId
-            | Kind::ForwardedFor
-            | Kind::ForwardedProto
-            | Kind::Internal
+        Kind::Host | Kind::ContentLength | Kind::RequestId | Kind::ForwardedFor | Kind::ForwardedProto | Kind::Internal
     )
 }
 

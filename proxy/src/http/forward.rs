@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use engine::decide::Forwarded;
-use engine::tables::Cluster;
+use engine::tables::{Cluster, Upstream};
 
 use super::{Next, Session};
 use crate::codec::Body;
@@ -23,6 +23,9 @@ impl Session<'_> {
     pub(super) async fn forward(&mut self, forwarded: &Forwarded<'_>, report: &mut Report) -> Result<Next, Failure> {
         let cluster = forwarded.cluster;
         report.cluster = Some(Arc::clone(cluster));
+        if cluster.spec.upstream == Upstream::Http2 {
+            return Err(Failure::UpstreamHttp2);
+        }
         let can_repeat = self.can_repeat();
         let mut may_reuse = true;
         loop {
@@ -35,7 +38,7 @@ impl Session<'_> {
                     if finished.upstream {
                         self.path.pool.give(target.address, up);
                     }
-                    return Ok(after(finished));
+                    return Ok(self.after(finished));
                 }
                 // The endpoint closed an idle connection at the moment it was used: it has not seen the request.
                 Err(Broken::Unanswered) if is_used && can_repeat && !started => may_reuse = false,
@@ -131,12 +134,14 @@ impl Session<'_> {
         }
         (ended, started)
     }
-}
 
-fn after(finished: Finished) -> Next {
-    match finished {
-        Finished { downstream: true, .. } => Next::Request,
-        Finished { request_left: true, .. } => Next::Linger,
-        Finished { .. } => Next::Close,
+    fn after(&self, finished: Finished) -> Next {
+        match finished {
+            Finished { downstream: true, .. } => Next::Request,
+            // Closing with bytes unread would reset the connection under the answer.
+            Finished { request_left: true, .. } => Next::Linger,
+            Finished { .. } if !self.conn.rx.is_empty() => Next::Linger,
+            Finished { .. } => Next::Close,
+        }
     }
 }

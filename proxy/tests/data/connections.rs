@@ -320,3 +320,14 @@ async fn clients_of_http_1_0_are_served_in_their_own_manner() {
     assert_eq!(headers.get("transfer-encoding"), None);
     assert_eq!(client.rest().await, (b"abc".to_vec(), true));
 }
+
+#[tokio::test]
+async fn a_connection_costs_little_while_it_is_idle() {
+    let upstream = Upstream::new().await;
+    let (mesh, _) = Mesh::simple(upstream.address).await;
+    let listener = mesh.listener("http");
+    let client = tokio::net::TcpStream::connect(upstream.address).await.expect("connects");
+    let serving = mesh.path.serve_connection(Edge::Outbound, &listener, client);
+    let size = size_of_val(&serving);
+    assert!(size <= 6 * 1024, "the future of a connection has {size} bytes");
+}

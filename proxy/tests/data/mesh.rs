@@ -84,6 +84,11 @@ impl Mesh {
         self.put(Kind::Cluster, name, &message);
     }
 
+    /// A listener as compiled.
+    pub fn listener(&self, name: &str) -> Arc<engine::tables::Listener> {
+        Arc::clone(self.tables.load().listener(name).expect("the listener is there"))
+    }
+
     /// Number of connections that are being served.
     pub fn connections(&self) -> usize {
         self.tasks.running().into_iter().find(|(name, _)| *name == "connection").map_or(0, |(_, count)| count)
