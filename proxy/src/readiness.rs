@@ -33,15 +33,14 @@ impl Readiness {
         if self.drain.is_draining() {
             return Err("draining: the proxy is about to end".to_owned());
         }
-        let in_force = self.snapshots.in_force();
-        if !in_force.is_complete {
+        let Some(complete_at) = self.snapshots.in_force().complete_at else {
             return Err(self.why_incomplete());
-        }
+        };
         let served = self.sockets.served();
         if let Some((name, reason)) = served.failed.first_key_value() {
             return Err(format!("listener `{name}` cannot be served: {reason}"));
         }
-        if served.swaps == 0 {
+        if served.swaps < complete_at {
             return Err("the listeners are being opened".to_owned());
         }
         Ok(())

@@ -35,8 +35,16 @@ struct Shared {
 pub struct InForce {
     /// Number of times that tables have been swapped.
     pub swaps: u64,
+    /// The swap at which a first configuration was complete.
+    pub complete_at: Option<u64>,
+}
+
+impl InForce {
     /// Whether a first configuration is complete and in force.
-    pub is_complete: bool,
+    #[must_use]
+    pub fn is_complete(self) -> bool {
+        self.complete_at.is_some()
+    }
 }
 
 #[derive(Default)]
@@ -240,7 +248,9 @@ impl Snapshots {
         self.shared.tables.store(Arc::new(writer.compiler.tables()));
         self.shared.in_force.send_modify(|in_force| {
             in_force.swaps += 1;
-            in_force.is_complete |= writer.heard.contains(&Kind::Listener) && writer.heard.contains(&Kind::Cluster);
+            if writer.heard.contains(&Kind::Listener) && writer.heard.contains(&Kind::Cluster) {
+                in_force.complete_at.get_or_insert(in_force.swaps);
+            }
         });
         true
     }

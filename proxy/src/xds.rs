@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Node};
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connection::ConnectError;
@@ -26,6 +27,8 @@ use crate::snapshot::Snapshots;
 /// How long resources wait for others that they refer to. Envoy's limit is 15 s; here nothing but a server that never
 /// sends what it refers to makes it pass.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a stream on which Pilot says nothing must last before it counts as served.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// The client of Pilot.
 pub struct Client {
@@ -49,7 +52,7 @@ impl Client {
                 ended = Box::pin(self.follow(&mut backoff)) => ended,
             };
             let wait = backoff.next(rand::random());
-            self.status.lost(&ended, self.snapshots.in_force().is_complete, wait);
+            self.status.lost(&ended, self.snapshots.in_force().is_complete(), wait);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
@@ -64,25 +67,42 @@ impl Client {
             Ok(connection) => connection,
             Err(error) => return error,
         };
-        self.status.connected(&self.pilot.address);
+        let mut settles_at = Some(Instant::now() + SETTLED);
+        let mut waiting_until = None;
         loop {
-            let is_waiting = !self.snapshots.missing().is_empty();
+            if self.snapshots.missing().is_empty() {
+                waiting_until = None;
+            } else {
+                waiting_until.get_or_insert_with(|| Instant::now() + PATIENCE);
+            }
             let requests = tokio::select! {
                 message = connection.responses.message() => match message {
                     Ok(Some(response)) => {
-                        backoff.reset();
+                        self.settle(&mut settles_at, backoff);
                         self.report(session.on_response(response))
                     }
                     Ok(None) => return connection::refused(&self.pilot, &tonic::Status::ok("it has closed the stream")),
                     Err(status) => return connection::refused(&self.pilot, &status),
                 },
-                () = tokio::time::sleep(PATIENCE), if is_waiting => {
+                () = until(settles_at) => {
+                    self.settle(&mut settles_at, backoff);
+                    continue;
+                }
+                () = until(waiting_until) => {
                     let missing = self.snapshots.give_up_waiting();
                     tracing::warn!(?missing, "Pilot has not sent what other resources refer to; going on without");
                     session.on_in_force()
                 }
             };
             send(&connection, requests).await;
+        }
+    }
+
+    /// Takes note that Pilot serves the stream: it has answered, or has nothing to say and has not refused it either.
+    fn settle(&self, settles_at: &mut Option<Instant>, backoff: &mut Backoff) {
+        if settles_at.take().is_some() {
+            backoff.reset();
+            self.status.connected(&self.pilot.address);
         }
     }
 
@@ -100,6 +120,14 @@ impl Client {
         tracing::debug!(kind = service, accepted, refused = outcome.refused.len(), is_in_force, "resources from Pilot");
         self.status.updated(service, accepted as u64, outcome.refused.len() as u64);
         outcome.requests
+    }
+}
+
+/// Waits until a moment, or for ever.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

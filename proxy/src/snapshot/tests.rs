@@ -59,7 +59,7 @@ fn serving() -> Snapshots {
     assert!(snapshots.apply(Kind::Endpoints, &endpoints("old")).is_in_force);
     assert!(snapshots.apply(Kind::Route, &routes("old")).is_in_force);
     assert!(snapshots.apply(Kind::Listener, &Update::default()).is_in_force);
-    assert!(snapshots.in_force().is_complete);
+    assert!(snapshots.in_force().is_complete());
     snapshots
 }
 

@@ -76,11 +76,7 @@ impl Waiting {
 
     fn refer(&mut self, tables: &Tables, kind: Kind, name: &str, now: BTreeSet<Needed>) {
         let key = (kind, name.to_owned());
-        let before = if now.is_empty() {
-            self.references.remove(&key).unwrap_or_default()
-        } else {
-            self.references.insert(key, now.clone()).unwrap_or_default()
-        };
+        let before = self.references.remove(&key).unwrap_or_default();
         for gone in before.difference(&now) {
             if let Some(count) = self.referrers.get_mut(gone) {
                 *count -= 1;
@@ -96,6 +92,9 @@ impl Waiting {
             if !self.is_there(tables, new) {
                 self.missing.insert(new.clone());
             }
+        }
+        if !now.is_empty() {
+            self.references.insert(key, now);
         }
     }
 

@@ -93,7 +93,12 @@ impl Status {
                 }
                 since
             }
-            State::Connecting | State::Connected { .. } => {
+            State::Connected { .. } => {
+                // Pilot ends old streams by itself; if it is away, the next attempt says so.
+                tracing::info!(reason, "the stream to Pilot has ended; connecting again");
+                SystemTime::now()
+            }
+            State::Connecting => {
                 warn(&reason, is_complete);
                 SystemTime::now()
             }
