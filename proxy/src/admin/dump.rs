@@ -107,9 +107,9 @@ fn endpoint_json(endpoint: &Endpoint) -> Value {
         "app": endpoint.app,
         "version": endpoint.version,
         "serviceAccount": endpoint.service_account,
-        "requestsInFlight": load.in_flight(),
-        "requestsTotal": load.total.load(Ordering::Relaxed),
-        "requestsFailed": load.failed.load(Ordering::Relaxed),
+        "inFlight": load.in_flight(),
+        "total": load.total.load(Ordering::Relaxed),
+        "failed": load.failed.load(Ordering::Relaxed),
         "connections": load.connections.load(Ordering::Relaxed),
     })
 }

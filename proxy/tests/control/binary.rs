@@ -105,7 +105,7 @@ async fn a_request_passes_through_the_binary_on_a_configuration_from_a_file() {
         .expect("it is built");
     assert!(output.status.success(), "{output:?}");
     let clusters: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
-    assert_eq!(clusters["clusters"][0]["endpoints"][0]["requestsTotal"], 1);
+    assert_eq!(clusters["clusters"][0]["endpoints"][0]["total"], 1);
     proxy.terminate();
     assert_eq!(proxy.ends().await, 0);
     tasks.stop(SOON).await.expect("the upstream ends");

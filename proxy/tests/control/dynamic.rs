@@ -183,7 +183,7 @@ async fn a_route_to_a_new_cluster_is_acknowledged_when_the_cluster_has_endpoints
     let clusters = proxy.admin("/clusters").await;
     assert_eq!(clusters["clusters"].as_array().map(Vec::len), Some(1));
     assert_eq!(clusters["clusters"][0]["endpoints"][0]["address"], format!("127.0.0.1:{}", new.port()));
-    assert_eq!(clusters["clusters"][0]["endpoints"][0]["requestsTotal"], 1);
+    assert_eq!(clusters["clusters"][0]["endpoints"][0]["total"], 1);
     proxy.leaves(ads).await;
 }
 
