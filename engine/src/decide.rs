@@ -34,7 +34,7 @@ impl<F: FnMut() -> u64> Dice for F {
 /// Decides what happens to a request on an HTTP filter chain.
 ///
 /// Path and authority must be canonical already (see [`crate::path`]). With [`crate::trace::NoTrace`] nothing is
-/// allocated, unless a header that a route asks for was sent more than once and is longer than 256 bytes in all.
+/// allocated.
 pub fn decide<'t, R: Request, T: Trace>(
     tables: &'t Tables,
     http: &'t Http,

@@ -135,10 +135,12 @@ fn header_conditions_hold_as_in_envoy() {
         (text(json!({ "contains": "b" })), with(&["abc"]), true),
         (text(json!({ "safe_regex": { "regex": "a|ab" } })), with(&["ab"]), true),
         (text(json!({ "safe_regex": { "google_re2": {}, "regex": "a" } })), with(&["ab"]), false),
-        // Every value of a repeated header counts, joined with a comma.
-        (text(json!({ "exact": "a" })), with(&["a", "b"]), false),
-        (text(json!({ "exact": "a,b" })), with(&["a", "b"]), true),
-        (text(json!({ "exact": "b" })), with(&["a", "b"]), false),
+        // Every value of a repeated header is looked at by itself.
+        (text(json!({ "exact": "a" })), with(&["a", "b"]), true),
+        (text(json!({ "exact": "b" })), with(&["a", "b"]), true),
+        (text(json!({ "exact": "a,b" })), with(&["a", "b"]), false),
+        (json!({ "name": "x", "string_match": { "exact": "b" }, "invert_match": true }), with(&["a", "b"]), false),
+        (json!({ "name": "x", "string_match": { "exact": "c" }, "invert_match": true }), with(&["a", "b"]), true),
         (text(json!({ "exact": "a" })), get(), false),
         (json!({ "name": "x", "string_match": { "exact": "a" }, "invert_match": true }), with(&["b"]), true),
         (json!({ "name": "x", "string_match": { "exact": "a" }, "invert_match": true }), get(), false),

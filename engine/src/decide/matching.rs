@@ -1,7 +1,5 @@
 //! How paths and headers are matched.
 
-use smallvec::SmallVec;
-
 use crate::request::Request;
 use crate::tables::{HeaderMatch, HeaderTest, PathMatch, Subject};
 
@@ -44,49 +42,42 @@ impl PathMatch {
 }
 
 impl HeaderMatch {
-    /// Whether a request fulfils the condition. All values of a repeated header count, joined with `,` as in Envoy.
+    /// Whether a request fulfils the condition.
+    ///
+    /// As in Envoy every value of a repeated header is looked at by itself: the condition holds if it does for any of
+    /// them, and an inverted one if it does for none.
     #[must_use]
     pub fn matches(&self, request: &impl Request) -> bool {
         match &self.subject {
-            Subject::Path => self.test_value(Some(request.path().as_bytes())),
-            Subject::Method => self.test_value(Some(request.method().as_bytes())),
-            Subject::Authority => self.test_value(Some(request.authority().as_bytes())),
-            Subject::Scheme => self.test_value(Some(request.scheme().as_bytes())),
-            Subject::Header(name) => {
-                let mut values = request.header(name);
-                let first = values.next();
-                match values.next() {
-                    None => self.test_value(first),
-                    Some(second) => {
-                        let mut joined: SmallVec<[u8; 256]> = SmallVec::new();
-                        joined.extend_from_slice(first.unwrap_or_default());
-                        for value in std::iter::once(second).chain(values) {
-                            joined.push(b',');
-                            joined.extend_from_slice(value);
-                        }
-                        self.test_value(Some(&joined))
-                    }
-                }
-            }
+            Subject::Path => self.holds_for(std::iter::once(request.path().as_bytes())),
+            Subject::Method => self.holds_for(std::iter::once(request.method().as_bytes())),
+            Subject::Authority => self.holds_for(std::iter::once(request.authority().as_bytes())),
+            Subject::Scheme => self.holds_for(std::iter::once(request.scheme().as_bytes())),
+            Subject::Header(name) => self.holds_for(request.header(name)),
         }
     }
 
-    fn test_value(&self, value: Option<&[u8]>) -> bool {
-        let value = match (&self.test, value) {
-            (HeaderTest::Present(wanted), value) => {
-                return (value.is_some() || self.missing_is_empty) == *wanted && !self.invert
-                    || (value.is_some() || self.missing_is_empty) != *wanted && self.invert;
-            }
-            (_, Some(value)) => value,
-            (_, None) if self.missing_is_empty => b"",
-            (_, None) => return false,
-        };
-        let holds = match &self.test {
-            HeaderTest::Present(_) => true,
+    fn holds_for<'v>(&self, values: impl Iterator<Item = &'v [u8]>) -> bool {
+        let mut values = values.peekable();
+        let is_there = values.peek().is_some();
+        if let HeaderTest::Present(wanted) = self.test {
+            return ((is_there || self.missing_is_empty) == wanted) != self.invert;
+        }
+        match (is_there, self.missing_is_empty) {
+            (true, _) => values.any(|value| self.test.holds(value)) != self.invert,
+            (false, true) => self.test.holds(b"") != self.invert,
+            (false, false) => false,
+        }
+    }
+}
+
+impl HeaderTest {
+    fn holds(&self, value: &[u8]) -> bool {
+        match self {
+            HeaderTest::Present(wanted) => *wanted,
             HeaderTest::Text(text) => text.matches(value),
             HeaderTest::Range(start, end) => whole_number(value).is_some_and(|n| (*start..*end).contains(&n)),
-        };
-        holds != self.invert
+        }
     }
 }
 

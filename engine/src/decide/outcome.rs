@@ -160,7 +160,14 @@ impl Redirected<'_> {
         let authority = request.authority();
         let mut location = format!("{scheme}://");
         match (&redirect.host, redirect.port) {
-            (None, None) => location.push_str(authority),
+            (None, None) => {
+                let default = match (request.scheme(), scheme) {
+                    ("http", "https") => ":80",
+                    ("https", "http") => ":443",
+                    _ => "",
+                };
+                location.push_str(authority.strip_suffix(default).unwrap_or(authority));
+            }
             (host, port) => {
                 // A port that came with the old host means nothing for the new one.
                 location.push_str(host.as_deref().unwrap_or_else(|| without_port(authority)));

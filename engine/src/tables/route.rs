@@ -136,7 +136,7 @@ pub enum Subject {
     Authority,
     /// The scheme (`:scheme`).
     Scheme,
-    /// A header by its lower-case name. All its values count, joined with `,`.
+    /// A header by its lower-case name; each of its values is looked at by itself.
     Header(Box<str>),
 }
 

@@ -1,6 +1,8 @@
 //! A model of bookinfo, as discovery and the classic rules would make it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod envoy;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
