@@ -35,7 +35,8 @@ impl Connector {
         }
     }
 
-    async fn dial(self, address: SocketAddr) -> io::Result<TcpStream> {
+    /// Connects, however long it takes.
+    pub(crate) async fn dial(self, address: SocketAddr) -> io::Result<TcpStream> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         if let Some(mark) = self.mark {
             socket2::SockRef::from(&socket).set_mark(mark)?;

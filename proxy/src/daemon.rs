@@ -99,7 +99,7 @@ impl Daemon {
 
         let mut sockets =
             Sockets::new(snapshots.clone(), Arc::clone(&path), settings.role.clone(), connections.clone());
-        let pilot = follow(&settings, &mut sockets, (&snapshots, &metrics, &background))?;
+        let pilot = follow((&settings, mark), &mut sockets, (&snapshots, &metrics, &background))?;
         let readiness = Readiness {
             snapshots: snapshots.clone(),
             sockets: sockets.state(),
@@ -226,7 +226,7 @@ fn access_log(path: &str) -> Result<Option<AccessLog>, DaemonError> {
 
 /// Takes the configuration from its source: the file, at once, or Pilot, from now on.
 fn follow(
-    settings: &Settings,
+    (settings, mark): (&Settings, Option<u32>),
     sockets: &mut Sockets,
     (snapshots, metrics, background): (&Snapshots, &Metrics, &Tasks),
 ) -> Result<Option<xds::Status>, DaemonError> {
@@ -245,6 +245,7 @@ fn follow(
     let status = xds::Status::new(counters);
     let client = xds::Client {
         pilot: settings.pilot.clone(),
+        mark,
         node: xds::node(settings),
         snapshots: snapshots.clone(),
         status: status.clone(),

@@ -34,6 +34,8 @@ const SETTLED: Duration = Duration::from_secs(1);
 pub struct Client {
     /// How Pilot is reached.
     pub pilot: Pilot,
+    /// Mark of the connection to it, which the interception rules skip; `None` sets none.
+    pub mark: Option<u32>,
     /// Who asks.
     pub node: Node,
     /// Where resources go.
@@ -63,7 +65,7 @@ impl Client {
     /// One stream, from connecting to its end.
     async fn follow(&self, backoff: &mut Backoff) -> ConnectError {
         let (mut session, first) = Session::open(self.node.clone(), self.snapshots.clone());
-        let mut connection = match connection::open(&self.pilot, first).await {
+        let mut connection = match connection::open(&self.pilot, self.mark, first).await {
             Ok(connection) => connection,
             Err(error) => return error,
         };

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Request, Streaming};
 
+use crate::connect::Connector;
 use crate::settings::{Pilot, Root};
 
 /// Why there is no stream to Pilot.
@@ -86,7 +89,13 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
 /// Opens a stream and sends `first`. Root and token are read anew, as both are replaced while the proxy runs.
-pub(super) async fn open(pilot: &Pilot, first: Vec<DeltaDiscoveryRequest>) -> Result<Connection, ConnectError> {
+///
+/// The connection bears `mark`, so that a sidecar does not intercept its own question.
+pub(super) async fn open(
+    pilot: &Pilot,
+    mark: Option<u32>,
+    first: Vec<DeltaDiscoveryRequest>,
+) -> Result<Connection, ConnectError> {
     let address = || pilot.address.clone();
     let token = token(pilot)?;
     let tls = ClientTlsConfig::new()
@@ -99,9 +108,15 @@ pub(super) async fn open(pilot: &Pilot, first: Vec<DeltaDiscoveryRequest>) -> Re
         .connect_timeout(CONNECT)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_ANSWER)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    let connecting = async { endpoint.connect().await };
+        .keep_alive_while_idle(true);
+    let dial = tower::service_fn({
+        let address = pilot.address.clone();
+        move |_: http::Uri| {
+            let address = address.clone();
+            async move { dial(&address, mark).await.map(TokioIo::new) }
+        }
+    });
+    let connecting = async { endpoint.connect_with_connector(dial).await };
     let channel = match tokio::time::timeout(CONNECT * 2, connecting).await {
         Ok(connected) => connected.map_err(|source| ConnectError::Connect { address: address(), source })?,
         Err(_) => return Err(refused(pilot, &tonic::Status::deadline_exceeded("no answer to the TLS handshake"))),
@@ -118,6 +133,19 @@ pub(super) async fn open(pilot: &Pilot, first: Vec<DeltaDiscoveryRequest>) -> Re
         Ok(response) => Ok(Connection { requests, responses: response.into_inner() }),
         Err(status) => Err(refused(pilot, &status)),
     }
+}
+
+/// Connects to the first address of Pilot that answers.
+async fn dial(address: &str, mark: Option<u32>) -> io::Result<TcpStream> {
+    let connector = Connector { mark };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
+    for address in tokio::net::lookup_host(address).await? {
+        match connector.dial(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// How an open stream ended.
