@@ -261,8 +261,8 @@ pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table
             table.row(vec![
                 address,
                 shown,
-                state.map(|s| first_number(s, &["inFlight", "active", "requestsInFlight", "rqActive"])).unwrap_or_default(),
-                state.map(|s| first_number(s, &["requests", "total", "rqTotal"])).unwrap_or_default(),
+                state.map(|s| first_number(s, &["requestsInFlight", "inFlight"])).unwrap_or_default(),
+                state.map(|s| first_number(s, &["requestsTotal", "requests"])).unwrap_or_default(),
                 workload.to_owned(),
                 parts.host.to_owned(),
                 parts.port.to_owned(),
@@ -359,10 +359,10 @@ mod tests {
         let entry = json!({ "name": name, "resource": { "endpoints": [ { "lb_endpoints": [ {
             "endpoint": { "address": { "socket_address": { "address": "10.244.0.7", "port_value": 9080 } } },
             "metadata": { "filter_metadata": { "mesh": { "workload": "reviews-v1" } } } } ] } ] } });
-        let live = json!([ { "name": name, "endpoints": [ { "address": "10.244.0.7:9080", "health": "ready", "inFlight": 2, "requests": 7 } ] } ]);
+        let live = json!([ { "name": name, "endpoints": [ { "address": "10.244.0.7:9080", "health": "HEALTHY", "requestsInFlight": 2, "requestsTotal": 7 } ] } ]);
         assert_eq!(
             words(&endpoints(&[&entry], &live, Paint::PLAIN)),
-            "10.244.0.7:9080 READY 2 7 reviews-v1 reviews.default.svc.cluster.local 9080 -"
+            "10.244.0.7:9080 HEALTHY 2 7 reviews-v1 reviews.default.svc.cluster.local 9080 -"
         );
     }
 }
