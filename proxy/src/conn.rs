@@ -25,6 +25,9 @@ pub(crate) struct Conn {
     pub(crate) received: u64,
     /// Bytes written so far.
     pub(crate) written: u64,
+    /// Whether the peer waits for the rest of something: if the connection is dropped now, at the drain's deadline say, it
+    /// is reset, so that nothing is taken for complete.
+    pub(crate) is_unfinished: bool,
     /// Counts the connection at its endpoint as long as it is open.
     pub(crate) counted: Option<Counted>,
 }
@@ -55,7 +58,16 @@ impl Conn {
     /// Takes over a connected socket.
     #[must_use]
     pub(crate) fn new(io: TcpStream) -> Self {
-        Conn { io, rx: Buffer::default(), tx: Vec::new(), sent: 0, received: 0, written: 0, counted: None }
+        Conn {
+            io,
+            rx: Buffer::default(),
+            tx: Vec::new(),
+            sent: 0,
+            received: 0,
+            written: 0,
+            is_unfinished: false,
+            counted: None,
+        }
     }
 
     /// Reads once. `Ok(0)` is the peer's end of its bytes; an error of kind `OutOfMemory` is a full buffer.
@@ -168,8 +180,16 @@ impl Conn {
     }
 
     /// Closes so that the peer sees a broken connection rather than a complete message.
-    pub(crate) fn reset(self) {
-        // If it fails the socket is closed the ordinary way, which a length or a chunk also shows to be too early.
-        let _ = socket2::SockRef::from(&self.io).set_linger(Some(std::time::Duration::ZERO));
+    pub(crate) fn reset(mut self) {
+        self.is_unfinished = true;
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if self.is_unfinished {
+            // If it fails the socket is closed the ordinary way, which a length or a chunk also shows to be too early.
+            let _ = socket2::SockRef::from(&self.io).set_linger(Some(std::time::Duration::ZERO));
+        }
     }
 }

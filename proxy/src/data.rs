@@ -100,9 +100,12 @@ impl DataPath {
         self.pool.len()
     }
 
-    /// Closes idle upstream connections in time; never ends. To be run once, as a task.
+    /// Closes idle upstream connections in time, until the drain begins. To be run once, as a task.
     pub async fn sweep(self: Arc<Self>) {
-        self.pool.sweep().await;
+        tokio::select! {
+            () = self.pool.sweep() => {}
+            () = self.drain.started() => {}
+        }
     }
 
     /// Serves the connections of `socket` by the listener that the tables have under `name` at the time of each, until

@@ -67,6 +67,7 @@ async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle
         }
     };
     report.opened();
+    (down.is_unfinished, up.is_unfinished) = (true, true);
     let mut relay = Relay::new(idle);
     let ended = std::future::poll_fn(|cx| relay.poll(cx, &mut down, &mut up)).await;
     report.bytes = (down.received, down.written);
@@ -75,10 +76,11 @@ async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle
             flight.failed();
         }
         report.failure = Some(failure);
-        down.reset();
-        up.reset();
+        // Both are reset as they are dropped.
+        return Err(failure);
     }
-    ended
+    (down.is_unfinished, up.is_unfinished) = (false, false);
+    Ok(())
 }
 
 /// Both directions of an opaque connection.

@@ -110,6 +110,7 @@ impl Session<'_> {
         timeout: Option<Duration>,
         report: &mut Report,
     ) -> (Result<Finished, Broken>, bool) {
+        self.conn.is_unfinished = true;
         let mut exchange = Exchange::new(Parts {
             down: &mut self.conn,
             up,
@@ -132,6 +133,7 @@ impl Session<'_> {
         if exchange.answered.is_some() && (started || ended.is_ok()) {
             report.status = self.response.status;
         }
+        self.conn.is_unfinished = false;
         (ended, started)
     }
 

@@ -297,6 +297,21 @@ async fn what_does_not_finish_is_cut_at_the_drains_deadline() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_cut_at_the_deadline_is_not_taken_for_complete() {
+    let upstream = Upstream::new().await;
+    let (mesh, address) = Mesh::simple(upstream.address).await;
+    let mut client = Peer::connect(address).await;
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    let mut server = upstream.accept().await;
+    server.message().await.expect("a request");
+    server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+    client.head().await.expect("a head");
+    assert_eq!(client.exactly(4).await, b"half");
+    mesh.drain.run(&mesh.tasks, Duration::from_millis(50)).await;
+    assert_eq!(client.rest().await, (vec![], false));
+}
+
+#[tokio::test]
 async fn clients_of_http_1_0_are_served_in_their_own_manner() {
     let upstream = Upstream::new().await;
     let (mesh, address) = Mesh::simple(upstream.address).await;

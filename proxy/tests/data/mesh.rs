@@ -11,6 +11,8 @@ use engine::proto::{
     Kind, cluster, core, endpoint, extension, fault, hcm, http_inspector, listener, protobuf, route, router, tcp_proxy,
 };
 use mesh_proxy::{DataPath, Edge, Settings};
+use prometheus_client::encoding::text;
+use prometheus_client::registry::Registry;
 use prost::Message;
 use runtime::{Drain, Tasks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,6 +70,36 @@ impl Mesh {
             ..Default::default()
         };
         self.put(Kind::Cluster, name, &message);
+    }
+
+    /// A cluster of a service whose endpoints say who they are.
+    pub fn service(&self, name: &str, address: SocketAddr) {
+        let mut endpoint = lb_endpoint(address);
+        let who = [("workload", "reviews-v1"), ("namespace", "shop"), ("app", "reviews"), ("version", "v1")];
+        endpoint.metadata = Some(metadata(&who));
+        let assignment = endpoint::ClusterLoadAssignment {
+            cluster_name: name.to_owned(),
+            endpoints: vec![endpoint::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }],
+            ..Default::default()
+        };
+        let service = [("host", "reviews.shop.svc.cluster.local"), ("name", "reviews"), ("namespace", "shop")];
+        let message = cluster::Cluster {
+            name: name.to_owned(),
+            connect_timeout: Some(seconds(1.0)),
+            load_assignment: Some(assignment),
+            metadata: Some(metadata(&service)),
+            ..Default::default()
+        };
+        self.put(Kind::Cluster, name, &message);
+    }
+
+    /// The metrics as a scraper reads them.
+    pub fn metrics(&self) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Arc::clone(self.path.metrics())));
+        let mut out = String::new();
+        text::encode(&mut out, &registry).expect("encodes");
+        out
     }
 
     /// A cluster that connects to where connections were going.
@@ -256,6 +288,16 @@ fn lb_endpoint(address: SocketAddr) -> endpoint::LbEndpoint {
             address: Some(socket_address(address)),
             ..Default::default()
         })),
+        ..Default::default()
+    }
+}
+
+/// Metadata of the mesh's own.
+fn metadata(fields: &[(&str, &str)]) -> core::Metadata {
+    let value = |text: &str| protobuf::Value { kind: Some(protobuf::value::Kind::StringValue(text.to_owned())) };
+    let fields = fields.iter().map(|(name, text)| ((*name).to_owned(), value(text))).collect();
+    core::Metadata {
+        filter_metadata: HashMap::from([("mesh".to_owned(), protobuf::Struct { fields })]),
         ..Default::default()
     }
 }
