@@ -27,13 +27,20 @@ fn file(count: usize) -> String {
     text
 }
 
-#[divan::bench(args = [1, 1000])]
+#[divan::bench(args = [1, 1000], sample_count = 10, sample_size = 1)]
 fn text(bencher: divan::Bencher<'_, '_>, count: usize) {
     let text = file(count);
     bencher.bench(|| {
         let (objects, problems) = validate_text("bench.yaml", &text);
         assert!(problems.is_empty() && objects.len() == 2 * count);
     });
+}
+
+/// The part of the above that makes trees of text.
+#[divan::bench(args = [1000], sample_count = 10, sample_size = 1)]
+fn trees(bencher: divan::Bencher<'_, '_>, count: usize) {
+    let text = file(count);
+    bencher.bench(|| api::yaml::parse("bench.yaml", &text));
 }
 
 #[divan::bench]

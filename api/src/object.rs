@@ -70,16 +70,19 @@ impl ParsedObject {
 /// ```
 #[must_use]
 pub fn validate_text(file: &str, text: &str) -> (Vec<ParsedObject>, Vec<Problem>) {
-    let (documents, mut problems) = yaml::parse(file, text);
     let mut objects = Vec::new();
-    for document in &documents {
-        for node in items(document) {
+    let mut found = Vec::new();
+    let mut is_empty = true;
+    let mut problems = yaml::each(file, text, |document| {
+        is_empty = false;
+        for node in items(&document) {
             let mut context = Context::new(Some(file), node);
             objects.extend(parse(node, &mut context));
-            problems.extend(context.into_problems());
+            found.extend(context.into_problems());
         }
-    }
-    if documents.is_empty() && problems.is_empty() {
+    });
+    problems.append(&mut found);
+    if is_empty && problems.is_empty() {
         problems.push(
             Problem::error("there is no object in here")
                 .at(Location { file: file.to_owned(), line: 1, column: 1 })

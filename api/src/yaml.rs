@@ -87,6 +87,13 @@ pub struct Entry {
 #[must_use]
 pub fn parse(file: &str, text: &str) -> (Vec<Node>, Vec<Problem>) {
     let mut documents = Vec::new();
+    let problems = each(file, text, |document| documents.push(document));
+    (documents, problems)
+}
+
+/// Reads as [`parse`] does, but hands over each document as soon as it is read, so that only one is held at a time.
+#[must_use]
+pub fn each(file: &str, text: &str, mut take: impl FnMut(Node)) -> Vec<Problem> {
     let mut problems = Vec::new();
     if text.len() > MAX_TEXT {
         problems.push(
@@ -94,13 +101,15 @@ pub fn parse(file: &str, text: &str) -> (Vec<Node>, Vec<Problem>) {
                 .at(Location { file: file.to_owned(), line: 1, column: 1 })
                 .with_hint("split it into several files"),
         );
-        return (documents, problems);
+        return problems;
     }
     let mut budget = MAX_EXPANSION;
+    let mut documents = Vec::new();
     for chunk in split::chunks(text) {
         compose::documents(file, &chunk, &mut budget, &mut documents, &mut problems);
+        documents.drain(..).for_each(&mut take);
     }
-    (documents, problems)
+    problems
 }
 
 impl Node {
