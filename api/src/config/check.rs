@@ -135,17 +135,18 @@ pub fn regex(pattern: &str, context: &mut Context<'_>) -> bool {
     let parsed = match parse(false) {
         // Without counts, and with the small classes, what is compiled is about as long as what is written.
         Ok(_) if !pattern.contains('{') => return true,
+        Ok(parsed) => Ok(parsed),
+        Err(_) => parse(true),
+    };
+    let parsed = match parsed {
         Ok(parsed) => parsed,
-        Err(_) => match parse(true) {
-            Ok(parsed) => parsed,
-            Err(error) => {
-                // The parser's message draws the pattern over several lines; its last line says what is wrong.
-                let text = error.to_string();
-                let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                context.error_with_hint(format!("`{pattern}` is not a regular expression: {reason}"), hint);
-                return false;
-            }
-        },
+        Err(error) => {
+            // The parser's message draws the pattern over several lines; its last line says what is wrong.
+            let text = error.to_string();
+            let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            context.error_with_hint(format!("`{pattern}` is not a regular expression: {reason}"), hint);
+            return false;
+        }
     };
     let config = thompson::Config::new().nfa_size_limit(Some(REGEX_SIZE)).which_captures(thompson::WhichCaptures::None);
     let compiled = thompson::Compiler::new().configure(config).build_from_hir(&parsed);
