@@ -33,10 +33,11 @@ pub mod store;
 mod streams;
 mod table;
 mod tokens;
+mod verbs;
 mod webhook;
 
 pub use error::{ApiError, ApiResult, Reason};
-pub use operations::{Caller, PatchTarget};
+pub use operations::{Caller, ObjectKey, PatchTarget};
 pub use patch::PatchKind;
 pub use pki::{Pki, PkiError};
 pub use resources::{Resource, Resources, Scale, Version};

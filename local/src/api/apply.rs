@@ -19,20 +19,20 @@ pub(super) fn apply(object: &mut Value, wanted: &Value, manager: &str) {
         remove(object, &old, &new);
     }
     strategic(object, &wanted);
-    note(object, manager, &text(&wanted, "/apiVersion").to_owned(), new);
+    note(object, manager, text(&wanted, "/apiVersion"), &new);
 }
 
 /// Notes on a new object what a manager has applied.
 pub(super) fn note_all(object: &mut Value, manager: &str) {
     let (fields, version) = (fields_of(object), text(object, "/apiVersion").to_owned());
-    note(object, manager, &version, fields);
+    note(object, manager, &version, &fields);
 }
 
 fn is_by(entry: &Value, manager: &str) -> bool {
     entry["manager"] == manager && entry["operation"] == "Apply"
 }
 
-fn note(object: &mut Value, manager: &str, api_version: &str, fields: Value) {
+fn note(object: &mut Value, manager: &str, api_version: &str, fields: &Value) {
     let entry = json!({"manager": manager, "operation": "Apply", "apiVersion": api_version, "fieldsType": "FieldsV1", "fieldsV1": fields});
     let list = metadata(object).entry("managedFields").or_insert_with(|| json!([]));
     let Some(list) = list.as_array_mut() else {
@@ -116,7 +116,7 @@ mod tests {
             "apiVersion": "v1", "metadata": {"name": "a", "labels": {"x": "1", "y": "1"}},
             "spec": {"containers": [{"name": "c", "image": "1", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "1"}]}, {"name": "d"}]},
         });
-        let mut object = first.clone();
+        let mut object = first;
         note_all(&mut object, "cli");
         object["spec"]["replicas"] = json!(3);
         let second = json!({

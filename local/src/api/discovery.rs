@@ -187,11 +187,14 @@ impl Entry {
 }
 
 /// Groups in the order in which clients prefer them, each with its versions.
-pub(super) struct Groups(Vec<(String, Vec<(String, Vec<Entry>)>)>);
+pub(super) struct Groups(Vec<(String, Versions)>);
+
+/// Versions with what they serve.
+type Versions = Vec<(String, Vec<Entry>)>;
 
 impl Groups {
     pub(super) fn of(resources: &Resources) -> Self {
-        let mut groups: Vec<(String, Vec<(String, Vec<Entry>)>)> = vec![];
+        let mut groups: Vec<(String, Versions)> = vec![];
         let mut add = |group: &str, version: &str, entry: Entry| {
             let at = groups.iter().position(|(name, _)| name == group).unwrap_or_else(|| {
                 groups.push((group.to_owned(), vec![]));

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::answer::{self, Answer};
-use super::request::{Form, Query, Target};
+use super::handler::Asked;
+use super::request::{Form, Target};
 use super::store::{Change, Event, Watch};
 use super::{Api, ApiError, ApiResult, Selection};
 
@@ -38,7 +39,9 @@ struct Follower {
 ///
 /// # Errors
 /// `Expired`, and what the selectors refuse.
-pub(super) fn answer(api: &Arc<Api>, target: Target, form: Form, query: &Query) -> ApiResult<Answer> {
+pub(super) fn answer(api: &Arc<Api>, asked: Asked) -> ApiResult<Answer> {
+    let form = asked.form()?;
+    let Asked { target, query, .. } = asked;
     let selection = query.selection(&target)?;
     let key = target.resource.key();
     let initial = query.flag("sendInitialEvents");

@@ -8,16 +8,14 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::answer::{self, Answer};
-use super::operations::{Caller, PatchTarget, place};
-use super::patch::PatchKind;
+use super::operations::Caller;
 use super::rbac::{self, Action};
 use super::request::{Form, Place, Query, Target};
-use super::store::{DeleteOptions, Deleted, Part};
 use super::tokens::{ISSUER, User};
-use super::{Api, ApiError, ApiResult, Reason, discovery, follow, object, open_api, remote, reviews, scale, table};
+use super::{Api, ApiError, ApiResult, Reason, discovery, follow, open_api, remote, reviews, scale, verbs};
 
 /// A body larger than this is not read (etcd's limit, with room).
 const MAX_BODY: usize = 3 << 20;
@@ -55,42 +53,48 @@ async fn answer(api: &Arc<Api>, peer: Option<User>, mut parts: Parts, body: Inco
     let action = action(&parts.method, &target, &query)?;
     authorize(api, &user, &action)?;
     let caller = Caller { user, dry_run: query.dry_run()? };
-    if !target.subresource.is_empty() && target.subresource != "status" {
-        let asked = Asked { target, query, caller };
+    let asked = Asked { target, query, caller, headers: parts.headers.clone() };
+    if !matches!(asked.target.subresource.as_str(), "" | "status") {
         return subresource(api, asked, &mut parts, body).await;
     }
-    if target.subresource == "status" && !target.resource.has_status() {
-        return Err(no_subresource(&target));
+    if asked.target.subresource == "status" && !asked.target.resource.has_status() {
+        return Err(no_subresource(&asked.target));
     }
-    let form = Form::of(&parts.headers)?;
     match action.verb.as_str() {
-        "get" => {
-            let found = api.store.get(&target.resource.key(), &target.namespace, &target.name)?;
-            Ok(answer::object(200, &target, form, &found))
+        "get" => verbs::get(api, &asked),
+        "list" => verbs::list(api, &asked),
+        "watch" => follow::answer(api, asked),
+        verb => {
+            let sent = read(&asked.headers, body).await?;
+            match verb {
+                "create" => verbs::create(api, &asked, sent).await,
+                "update" => verbs::update(api, &asked, sent).await,
+                "patch" => verbs::patch(api, &asked, sent).await,
+                "delete" => verbs::delete(api, &asked, &sent).await,
+                _ => verbs::delete_collection(api, &asked, &sent).await,
+            }
         }
-        "list" => list(api, &target, form, &query),
-        "watch" => follow::answer(api, target, form, &query),
-        "create" => {
-            let sent = place_of(&parts.headers, body, &target).await?;
-            let made = api.create(&target.resource.key(), sent, &caller).await?;
-            Ok(answer::object(201, &target, form, &made))
-        }
-        "update" => {
-            let sent = place_of(&parts.headers, body, &target).await?;
-            let written = api.update(&target.resource.key(), sent, part(&target), &caller).await?;
-            Ok(answer::object(200, &target, form, &written))
-        }
-        "patch" => patch(api, &target, form, &query, &caller, &parts.headers, body).await,
-        "delete" => delete(api, &target, form, &query, &caller, &parts.headers, body).await,
-        _ => delete_collection(api, &target, &query, &caller, &parts.headers, body).await,
     }
 }
 
-/// A request for part of an object.
+/// A request for objects or part of one, by someone who may make it.
 pub(super) struct Asked {
     pub(super) target: Target,
     pub(super) query: Query,
     pub(super) caller: Caller,
+    pub(super) headers: HeaderMap,
+}
+
+impl Asked {
+    /// The form in which the answer is wanted.
+    pub(super) fn form(&self) -> ApiResult<Form> {
+        Form::of(&self.headers)
+    }
+
+    /// The type of the body.
+    pub(super) fn content_type(&self) -> &str {
+        self.headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default()
+    }
 }
 
 async fn subresource(api: &Arc<Api>, asked: Asked, parts: &mut Parts, body: Incoming) -> ApiResult<Answer> {
@@ -101,7 +105,7 @@ async fn subresource(api: &Arc<Api>, asked: Asked, parts: &mut Parts, body: Inco
                 Method::GET => None,
                 _ => Some(read(&parts.headers, body).await?),
             };
-            scale::answer(api, &asked, &parts.method, sent, &parts.headers).await
+            scale::answer(api, &asked, &parts.method, sent).await
         }
         ("serviceaccounts", "token") if parts.method == Method::POST => {
             let sent = read(&parts.headers, body).await?;
@@ -120,10 +124,6 @@ fn no_subresource(target: &Target) -> ApiError {
         Reason::NotFound,
         format!("the server could not find the requested resource: {what} is not served here"),
     )
-}
-
-fn part(target: &Target) -> Part {
-    if target.subresource == "status" { Part::Status } else { Part::Main }
 }
 
 /// Finds out who asks: a client certificate, else a token.
@@ -234,109 +234,4 @@ pub(super) async fn read(headers: &HeaderMap, body: Incoming) -> ApiResult<Value
         }
         Err(error) => Err(ApiError::bad_request(format!("error decoding JSON: {error}"))),
     }
-}
-
-async fn place_of(headers: &HeaderMap, body: Incoming, target: &Target) -> ApiResult<Value> {
-    place(target, read(headers, body).await?)
-}
-
-fn list(api: &Api, target: &Target, form: Form, query: &Query) -> ApiResult<Answer> {
-    let found = api.store.list(&target.resource.key(), &query.selection(target)?);
-    if form == Form::Table {
-        let rows = found.items.iter().map(|it| &**it);
-        return Ok(answer::json(200, &table::of(target, rows, Some(found.version))));
-    }
-    let items: Vec<Value> = found.items.iter().map(|it| answer::in_form(target, form, it)).collect();
-    let (kind, api_version) = match form {
-        Form::Metadata => ("PartialObjectMetadataList", "meta.k8s.io/v1"),
-        _ => (target.resource.list_kind.as_str(), target.view.api_version()),
-    };
-    let metadata = json!({"resourceVersion": found.version.to_string()});
-    Ok(answer::json(200, &json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items})))
-}
-
-async fn patch(
-    api: &Api,
-    target: &Target,
-    form: Form,
-    query: &Query,
-    caller: &Caller,
-    headers: &HeaderMap,
-    body: Incoming,
-) -> ApiResult<Answer> {
-    let kind =
-        PatchKind::from_content_type(headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default())?;
-    let sent = read(headers, body).await?;
-    // A JSON patch is a list of steps; the others are the object, or part of it.
-    let sent = if kind == PatchKind::Apply { place(target, sent)? } else { sent };
-    let key = target.resource.key();
-    let manager = query.get("fieldManager").unwrap_or("unknown");
-    let what = PatchTarget {
-        resource: &key,
-        namespace: &target.namespace,
-        name: &target.name,
-        kind,
-        part: part(target),
-        manager,
-    };
-    let (object, created) = api.patch(&what, &sent, caller).await?;
-    Ok(answer::object(if created { 201 } else { 200 }, target, form, &object))
-}
-
-async fn delete_options(query: &Query, headers: &HeaderMap, body: Incoming) -> ApiResult<(DeleteOptions, bool)> {
-    let sent = read(headers, body).await?;
-    let text = |pointer: &str| sent.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let policy = text("/propagationPolicy").or_else(|| query.get("propagationPolicy").map(str::to_owned));
-    let orphan = match policy.as_deref() {
-        None | Some("Background" | "Foreground") => sent["orphanDependents"] == true,
-        Some("Orphan") => true,
-        Some(other) => return Err(ApiError::bad_request(format!("propagationPolicy: Unsupported value: \"{other}\""))),
-    };
-    let grace_seconds = match sent["gracePeriodSeconds"].as_u64() {
-        Some(seconds) => Some(seconds),
-        None => query.number("gracePeriodSeconds")?,
-    };
-    let dry_run = object::array(&sent, "/dryRun").iter().any(|it| it == "All");
-    let options = DeleteOptions {
-        grace_seconds,
-        uid: text("/preconditions/uid"),
-        version: text("/preconditions/resourceVersion"),
-        orphan,
-    };
-    Ok((options, dry_run))
-}
-
-async fn delete(
-    api: &Api,
-    target: &Target,
-    form: Form,
-    query: &Query,
-    caller: &Caller,
-    headers: &HeaderMap,
-    body: Incoming,
-) -> ApiResult<Answer> {
-    let (options, dry_run) = delete_options(query, headers, body).await?;
-    let caller = Caller { dry_run: caller.dry_run || dry_run, ..caller.clone() };
-    match api.delete(&target.resource.key(), &target.namespace, &target.name, &options, &caller).await? {
-        Deleted::Gone(object) => Ok(answer::success(target, object::uid(&object))),
-        Deleted::Pending(object) => Ok(answer::object(200, target, form, &object)),
-    }
-}
-
-async fn delete_collection(
-    api: &Api,
-    target: &Target,
-    query: &Query,
-    caller: &Caller,
-    headers: &HeaderMap,
-    body: Incoming,
-) -> ApiResult<Answer> {
-    let (options, dry_run) = delete_options(query, headers, body).await?;
-    let caller = Caller { dry_run: caller.dry_run || dry_run, ..caller.clone() };
-    let key = target.resource.key();
-    let deleted = api.delete_collection(&key, &query.selection(target)?, &options, &caller).await?;
-    let items: Vec<Value> = deleted.iter().map(|it| target.view.show(it)).collect();
-    let metadata = json!({"resourceVersion": api.store.version().to_string()});
-    let list = json!({"kind": target.resource.list_kind, "apiVersion": target.view.api_version(), "metadata": metadata, "items": items});
-    Ok(answer::json(200, &list))
 }

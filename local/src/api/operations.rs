@@ -71,7 +71,7 @@ impl Api {
     pub async fn update(&self, resource: &str, object: Value, part: Part, caller: &Caller) -> ApiResult<Arc<Value>> {
         let known = self.known(resource)?;
         let old = self.store.get(resource, object::namespace(&object), object::name(&object))?;
-        self.write(&known, &old, object, part, caller).await
+        self.write(Write { known: &known, old: &old, part }, object, caller).await
     }
 
     /// Patches an object or its status. An apply patch creates the object if it is not there; then `true` comes back
@@ -85,12 +85,12 @@ impl Api {
         patch: &Value,
         caller: &Caller,
     ) -> ApiResult<(Arc<Value>, bool)> {
-        let known = self.known(target.resource)?;
+        let known = self.known(target.key.resource)?;
         let mut conflict = None;
         for _ in 0..ATTEMPTS {
-            let old = match self.store.get(target.resource, target.namespace, target.name) {
+            let old = match self.store.get(target.key.resource, target.key.namespace, target.key.name) {
                 Err(error) if error.is_not_found() && target.kind == PatchKind::Apply && target.part == Part::Main => {
-                    match self.create(target.resource, target.new_object(patch), caller).await {
+                    match self.create(target.key.resource, target.new_object(patch), caller).await {
                         Err(error) if error.reason == Reason::AlreadyExists => continue,
                         made => return made.map(|object| (object, true)),
                     }
@@ -108,31 +108,26 @@ impl Api {
                         "Invalid value: field is immutable: it is \"{}\"",
                         object::text(&old, &format!("/metadata/{field}"))
                     );
-                    return Err(ApiError::invalid(&known.kind, target.name, &format!("metadata.{field}"), &why));
+                    return Err(ApiError::invalid(&known.kind, target.key.name, &format!("metadata.{field}"), &why));
                 }
             }
-            match self.write(&known, &old, new, target.part, caller).await {
+            match self.write(Write { known: &known, old: &old, part: target.part }, new, caller).await {
                 Err(error) if error.is_conflict() && patch["metadata"]["resourceVersion"].is_null() => {
                     conflict = Some(error)
                 }
                 done => return done.map(|object| (object, false)),
             }
         }
-        Err(conflict.unwrap_or_else(|| ApiError::conflict(target.resource, target.name, "the object goes on changing")))
+        Err(conflict
+            .unwrap_or_else(|| ApiError::conflict(target.key.resource, target.key.name, "the object goes on changing")))
     }
 
     /// Deletes an object or begins to.
     ///
     /// # Errors
     /// What the store or a webhook refuses.
-    pub async fn delete(
-        &self,
-        resource: &str,
-        namespace: &str,
-        name: &str,
-        options: &DeleteOptions,
-        caller: &Caller,
-    ) -> ApiResult<Deleted> {
+    pub async fn delete(&self, key: ObjectKey<'_>, options: &DeleteOptions, caller: &Caller) -> ApiResult<Deleted> {
+        let ObjectKey { resource, namespace, name } = key;
         let known = self.known(resource)?;
         let old = self.store.get(resource, namespace, name)?;
         if resource == "namespaces" && matches!(name, "default" | "kube-system") {
@@ -163,7 +158,8 @@ impl Api {
     ) -> ApiResult<Vec<Arc<Value>>> {
         let mut deleted = vec![];
         for object in self.store.list(resource, selection).items {
-            match self.delete(resource, object::namespace(&object), object::name(&object), options, caller).await {
+            let key = ObjectKey { resource, namespace: object::namespace(&object), name: object::name(&object) };
+            match self.delete(key, options, caller).await {
                 Ok(Deleted::Gone(object) | Deleted::Pending(object)) => deleted.push(object),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
@@ -172,14 +168,8 @@ impl Api {
         Ok(deleted)
     }
 
-    async fn write(
-        &self,
-        known: &Arc<Resource>,
-        old: &Arc<Value>,
-        mut new: Value,
-        part: Part,
-        caller: &Caller,
-    ) -> ApiResult<Arc<Value>> {
+    async fn write(&self, write: Write<'_>, mut new: Value, caller: &Caller) -> ApiResult<Arc<Value>> {
+        let Write { known, old, part } = write;
         let resource = known.key();
         identify(known, &mut new);
         // Whoever names no version means the one that was read here, or webhooks would decide about another object.
@@ -211,15 +201,28 @@ impl Api {
     }
 }
 
-/// What is patched, and how.
+struct Write<'a> {
+    known: &'a Arc<Resource>,
+    old: &'a Arc<Value>,
+    part: Part,
+}
+
+/// Which object.
 #[derive(Debug, Clone, Copy)]
-pub struct PatchTarget<'a> {
+pub struct ObjectKey<'a> {
     /// Resource, as in [`Resource::key`].
     pub resource: &'a str,
     /// Namespace; empty for the cluster.
     pub namespace: &'a str,
     /// Name.
     pub name: &'a str,
+}
+
+/// What is patched, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct PatchTarget<'a> {
+    /// Which object.
+    pub key: ObjectKey<'a>,
     /// How the patch is written.
     pub kind: PatchKind,
     /// What it concerns.
@@ -232,9 +235,9 @@ impl PatchTarget<'_> {
     fn new_object(&self, patch: &Value) -> Value {
         let mut object = patch.clone();
         let meta = metadata(&mut object);
-        meta.insert("name".into(), self.name.into());
-        if !self.namespace.is_empty() {
-            meta.insert("namespace".into(), self.namespace.into());
+        meta.insert("name".into(), self.key.name.into());
+        if !self.key.namespace.is_empty() {
+            meta.insert("namespace".into(), self.key.namespace.into());
         }
         apply::note_all(&mut object, self.manager);
         object

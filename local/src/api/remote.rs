@@ -275,11 +275,12 @@ async fn forward(api: &Api, pod: PodRef, ports: Vec<u16>, socket: WebSocket) {
     let (sender, receiver) = mpsc::channel::<(u8, Bytes)>(QUEUE);
     let mut inputs = vec![];
     let mut outputs = vec![];
-    for (index, port) in ports.into_iter().enumerate() {
+    for (index, number) in ports.into_iter().enumerate() {
         let data = u8::try_from(index * 2).unwrap_or(u8::MAX);
         let (input, waiting) = mpsc::channel::<Bytes>(QUEUE);
         inputs.push(Some(input));
-        outputs.push(one_port(api, pod.clone(), port, data, waiting, sender.clone()));
+        let port = Port { pod: pod.clone(), number, data };
+        outputs.push(one_port(api, port, waiting, sender.clone()));
     }
     drop(sender);
     let read = async {
@@ -315,22 +316,23 @@ async fn forward(api: &Api, pod: PodRef, ports: Vec<u16>, socket: WebSocket) {
     }
 }
 
-/// Serves one port: channel `data` for its bytes, the next one for its errors.
-async fn one_port(
-    api: &Api,
+/// A forwarded port: channel `data` has its bytes, the next one its errors.
+struct Port {
     pod: PodRef,
-    port: u16,
+    number: u16,
     data: u8,
-    mut input: mpsc::Receiver<Bytes>,
-    sender: mpsc::Sender<(u8, Bytes)>,
-) {
+}
+
+/// Serves one port until the pod has closed its end.
+async fn one_port(api: &Api, port: Port, mut input: mpsc::Receiver<Bytes>, sender: mpsc::Sender<(u8, Bytes)>) {
+    let Port { pod, number, data } = port;
     // Both channels begin with the port's number, so that the caller can check which is which.
     for channel in [data, data + 1] {
-        if sender.send((channel, Bytes::copy_from_slice(&port.to_le_bytes()))).await.is_err() {
+        if sender.send((channel, Bytes::copy_from_slice(&number.to_le_bytes()))).await.is_err() {
             return;
         }
     }
-    let stream: Box<dyn Duplex> = match api.streams.port_forward(pod, port).await {
+    let stream: Box<dyn Duplex> = match api.streams.port_forward(pod, number).await {
         Ok(stream) => stream,
         Err(error) => {
             let _ = sender.send((data + 1, error.message.into())).await;
@@ -341,13 +343,15 @@ async fn one_port(
     let send = async {
         while let Some(bytes) = input.recv().await {
             if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
-                return;
+                break;
             }
         }
         let _ = writer.shutdown().await;
+        // What the pod still has to say is worth waiting for.
+        std::future::pending::<()>().await;
     };
-    tokio::join!(send, async {
-        pump(Some(Box::new(reader)), data, &sender).await;
-        drop(sender);
-    });
+    tokio::select! {
+        () = send => {}
+        () = pump(Some(Box::new(reader)), data, &sender) => {}
+    }
 }

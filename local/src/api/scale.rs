@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method};
+use http::Method;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
 use super::handler::Asked;
-use super::operations::PatchTarget;
+use super::operations::{ObjectKey, PatchTarget};
 use super::patch::{self, PatchKind};
 use super::resources::Scale;
 use super::store::Part;
@@ -18,13 +17,7 @@ use super::{Api, ApiError, ApiResult, Reason, object};
 ///
 /// # Errors
 /// `NotFound` when the resource has no scale, and what the store refuses.
-pub(super) async fn answer(
-    api: &Arc<Api>,
-    asked: &Asked,
-    method: &Method,
-    sent: Option<Value>,
-    headers: &HeaderMap,
-) -> ApiResult<Answer> {
+pub(super) async fn answer(api: &Arc<Api>, asked: &Asked, method: &Method, sent: Option<Value>) -> ApiResult<Answer> {
     let target = &asked.target;
     let version = target.view.api_version().rsplit('/').next().unwrap_or_default();
     let known = target.resource.version(version).unwrap_or_else(|| target.resource.preferred());
@@ -36,8 +29,7 @@ pub(super) async fn answer(
     let mut scale = of(&found, paths);
     let Some(sent) = sent else { return Ok(answer::json(200, &scale)) };
     if *method == Method::PATCH {
-        let content_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
-        patch::apply(PatchKind::from_content_type(content_type)?, &mut scale, &sent)?;
+        patch::apply(PatchKind::from_content_type(asked.content_type())?, &mut scale, &sent)?;
     } else {
         scale = sent;
     }
@@ -51,9 +43,7 @@ pub(super) async fn answer(
         change["metadata"] = json!({"resourceVersion": sent_version});
     }
     let what = PatchTarget {
-        resource: &key,
-        namespace: &target.namespace,
-        name: &target.name,
+        key: ObjectKey { resource: &key, namespace: &target.namespace, name: &target.name },
         kind: PatchKind::Merge,
         part: Part::Main,
         manager: "scale",

@@ -20,8 +20,8 @@ use crate::node::Shared;
 
 pub(crate) use balancer::HostSockets;
 use dns::{DnsServer, Upstream};
-pub(crate) use rules::RulesError;
 use rules::Rules;
+pub(crate) use rules::RulesError;
 
 /// Namespace and name of a Service.
 pub(crate) type ServiceKey = (String, String);

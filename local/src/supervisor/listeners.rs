@@ -55,7 +55,8 @@ impl Listeners {
 /// A socket connected to the first resolver of the host that can be had.
 fn resolver() -> Option<UdpSocket> {
     let config = std::fs::read_to_string("/etc/resolv.conf").ok()?;
-    let servers = config.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
+    let servers =
+        config.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
     servers.into_iter().find_map(|server| {
         let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0)).ok()?;

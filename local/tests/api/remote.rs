@@ -60,6 +60,8 @@ async fn ports_are_forwarded_and_a_dead_one_says_why() {
     assert_eq!(&echoed, b"ping");
     let error = forwarder.take_error(8).expect("an error channel").await;
     assert_eq!(error.as_deref(), Some("nothing listens on port 8"));
-    drop(stream);
+    stream.write_all(b"quit").await.expect("written");
+    let mut rest = vec![];
+    stream.read_to_end(&mut rest).await.expect("the pod's end is seen");
     server.stop().await;
 }

@@ -13,6 +13,7 @@ use local::api::{
 };
 use runtime::Tasks;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -75,7 +76,7 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>
     }
 }
 
-/// Logs three lines, echoes what is sent to port 7 and to `cat`, and knows `exit N`.
+/// Logs three lines, echoes what is sent to port 7 four bytes at a time and to `cat`, and knows `exit N`.
 struct Pretender;
 
 impl PodStreams for Pretender {
@@ -115,9 +116,14 @@ impl PodStreams for Pretender {
                 return Err(ApiError::bad_request(format!("nothing listens on port {port}")));
             }
             let (ours, theirs) = tokio::io::duplex(1024);
-            let (mut reader, mut writer) = tokio::io::split(ours);
             let echo = tokio_util::task::TaskTracker::new();
-            echo.spawn(async move { tokio::io::copy(&mut reader, &mut writer).await });
+            echo.spawn(async move {
+                let (mut reader, mut writer) = tokio::io::split(ours);
+                let mut word = [0; 4];
+                while reader.read_exact(&mut word).await.is_ok() && &word != b"quit" {
+                    writer.write_all(&word).await.expect("written");
+                }
+            });
             Ok(Box::new(theirs) as Box<dyn Duplex>)
         }
         .boxed()

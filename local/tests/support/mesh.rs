@@ -43,7 +43,8 @@ impl Mesh {
             Ok(record) => record,
             Err(error) => panic!("these tests need user namespaces and nft: {error}"),
         };
-        let kubeconfig = kube::config::Kubeconfig::read_from(directory.path().join("kubeconfig")).expect("a kubeconfig");
+        let kubeconfig =
+            kube::config::Kubeconfig::read_from(directory.path().join("kubeconfig")).expect("a kubeconfig");
         let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.expect("a configuration");
         let mesh = Self { directory, record, client: Client::try_from(config).expect("a client") };
         eventually("the default namespace exists", async || {
@@ -79,8 +80,10 @@ impl Mesh {
         let mut spec = spec;
         spec["terminationGracePeriodSeconds"] = json!(2);
         let labels = json!({"app": name});
-        self.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}))
-            .await;
+        self.create(
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}),
+        )
+        .await;
     }
 
     /// Creates a pod with one container, and waits until it is ready.
@@ -94,7 +97,10 @@ impl Mesh {
     /// Waits until a pod is ready and returns its address.
     pub(crate) async fn ready(&self, name: &str) -> String {
         self.when(name, |pod| {
-            let ready = pod["status"]["conditions"].as_array()?.iter().any(|it| it["type"] == "Ready" && it["status"] == "True");
+            let ready = pod["status"]["conditions"]
+                .as_array()?
+                .iter()
+                .any(|it| it["type"] == "Ready" && it["status"] == "True");
             ready.then(|| pod["status"]["podIP"].as_str().unwrap_or_default().to_owned())
         })
         .await
@@ -113,7 +119,11 @@ impl Mesh {
                 *last.lock().expect("nobody panicked") = pod;
             }
             let log = std::fs::read_to_string(self.directory.path().join("supervisor.log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "pod {name} never got there: {:#}\n{log}", last.lock().expect("nobody panicked")["status"]);
+            assert!(
+                Instant::now() < deadline,
+                "pod {name} never got there: {:#}\n{log}",
+                last.lock().expect("nobody panicked")["status"]
+            );
             sleep(Duration::from_millis(20)).await;
         }
     }
@@ -168,7 +178,8 @@ pub(crate) fn processes_of(user_namespace: &Path) -> Vec<u32> {
 
 /// The user namespace of the mesh that a supervisor runs.
 pub(crate) fn user_namespace_of(supervisor: u32) -> PathBuf {
-    let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).expect("its children");
+    let children =
+        std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).expect("its children");
     let init = children.split_whitespace().next().expect("it has a child");
     std::fs::read_link(format!("/proc/{init}/ns/user")).expect("its namespace")
 }

@@ -78,6 +78,7 @@ impl Store {
     ///
     /// # Errors
     /// `NotFound`, `Invalid`, and what `edit` refuses.
+    #[expect(clippy::too_many_arguments, reason = "an object, a part of it, and what to do with it")]
     pub fn modify(
         &self,
         resource: &str,

@@ -86,9 +86,13 @@ impl Port {
 fn endpoints(services: &Services, index: usize) -> Vec<(Ipv4Addr, u16)> {
     let balanced = services.services.iter().filter(|(_, service)| service.is_balanced);
     let mut ports: Vec<_> = balanced
-        .flat_map(|(key, service)| service.ports.iter().filter(|port| port.protocol == "tcp").map(move |port| (key, port)))
+        .flat_map(|(key, service)| {
+            service.ports.iter().filter(|port| port.protocol == "tcp").map(move |port| (key, port))
+        })
         .collect();
-    ports.sort_by_key(|((namespace, name), _)| (namespace != ::api::names::SYSTEM_NAMESPACE, namespace.clone(), name.clone()));
+    ports.sort_by_key(|((namespace, name), _)| {
+        (namespace != ::api::names::SYSTEM_NAMESPACE, namespace.clone(), name.clone())
+    });
     ports.get(index).map(|(_, port)| port.endpoints.clone()).unwrap_or_default()
 }
 

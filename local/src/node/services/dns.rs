@@ -82,7 +82,8 @@ impl DnsServer {
                 }
             };
             let Ok(question) = Message::from_vec(buffer.get(..length).unwrap_or_default()) else { continue };
-            let limit = question.edns.as_ref().map_or(PLAIN_UDP, |edns| edns.max_payload().clamp(PLAIN_UDP, LARGEST_UDP));
+            let limit =
+                question.edns.as_ref().map_or(PLAIN_UDP, |edns| edns.max_payload().clamp(PLAIN_UDP, LARGEST_UDP));
             if let Some(answer) = self.answer_here(&question) {
                 send(&socket, &answer, limit, client).await;
                 continue;

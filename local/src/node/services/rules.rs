@@ -188,8 +188,11 @@ fn translation(endpoints: &[(Ipv4Addr, u16)]) -> String {
     if let [(address, port)] = endpoints {
         return format!("dnat to {address}:{port}");
     }
-    let targets: Vec<_> =
-        endpoints.iter().enumerate().map(|(number, (address, port))| format!("{number} : {address} . {port}")).collect();
+    let targets: Vec<_> = endpoints
+        .iter()
+        .enumerate()
+        .map(|(number, (address, port))| format!("{number} : {address} . {port}"))
+        .collect();
     format!("dnat ip to numgen random mod {} map {{ {} }}", endpoints.len(), targets.join(", "))
 }
 

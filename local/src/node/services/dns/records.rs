@@ -101,7 +101,9 @@ impl Zone {
         let service = |namespace: &str, name: &str| services.services.get(&(namespace.to_owned(), name.to_owned()));
         match *labels {
             [] | ["svc" | "pod"] => Target::Above,
-            [namespace, "svc" | "pod"] if services.services.keys().any(|(known, _)| known == namespace) => Target::Above,
+            [namespace, "svc" | "pod"] if services.services.keys().any(|(known, _)| known == namespace) => {
+                Target::Above
+            }
             [address, _namespace, "pod"] => dashed(address).map_or(Target::Nothing, Target::Host),
             [name, namespace, "svc"] => service(namespace, name).map_or(Target::Nothing, Target::Service),
             [host, name, namespace, "svc"] => {
@@ -117,7 +119,9 @@ impl Zone {
                 let parts = port.strip_prefix('_').zip(protocol.strip_prefix('_'));
                 let target = self.service_name(namespace, name);
                 match (parts, service(namespace, name), target) {
-                    (Some((port, protocol)), Some(service), Ok(target)) => Target::Port { service, port, protocol, target },
+                    (Some((port, protocol)), Some(service), Ok(target)) => {
+                        Target::Port { service, port, protocol, target }
+                    }
                     _ => Target::Nothing,
                 }
             }
@@ -262,7 +266,11 @@ mod tests {
             ("10-244-1-2.db.default.svc.cluster.local.", RecordType::A, "10.244.1.2"),
             ("db-9.db.default.svc.cluster.local.", RecordType::A, "NoName"),
             ("10-244-1-9.default.pod.cluster.local.", RecordType::A, "10.244.1.9"),
-            ("_http._tcp.reviews.default.svc.cluster.local.", RecordType::SRV, "0 100 9080 reviews.default.svc.cluster.local."),
+            (
+                "_http._tcp.reviews.default.svc.cluster.local.",
+                RecordType::SRV,
+                "0 100 9080 reviews.default.svc.cluster.local.",
+            ),
             ("_http._udp.reviews.default.svc.cluster.local.", RecordType::SRV, "NoName"),
             ("out.default.svc.cluster.local.", RecordType::A, "example.com."),
             ("4.3.96.10.in-addr.arpa.", RecordType::PTR, "reviews.default.svc.cluster.local."),
