@@ -1,5 +1,6 @@
 //! Starts the parts, joins them together, and ends them in order.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -112,7 +113,7 @@ impl Pilot {
             let running = registry.run(receiver, publisher, metrics.clone(), tasks.token().clone());
             async move {
                 running.await;
-                Ok::<(), io::Error>(())
+                Ok::<(), Infallible>(())
             }
         });
         let status = status::Writer::new(client.clone(), snapshots.clone());

@@ -18,6 +18,7 @@ pub struct Metrics {
     bytes: Family<OfKind, Counter>,
     acks: Family<OfKind, Counter>,
     refused: Family<OfKind, Counter>,
+    proxies: Gauge,
     refused_streams: Counter,
     changes: Counter,
     snapshots: Counter,
@@ -39,6 +40,7 @@ impl Metrics {
             bytes: Family::default(),
             acks: Family::default(),
             refused: Family::default(),
+            proxies: Gauge::default(),
             refused_streams: Counter::default(),
             changes: Counter::default(),
             snapshots: Counter::default(),
@@ -51,6 +53,7 @@ impl Metrics {
             registry.register("mesh_pilot_push_bytes", "Bytes of resources sent to proxies", m.bytes.clone());
             registry.register("mesh_pilot_acks", "Responses that proxies acknowledged", m.acks.clone());
             registry.register("mesh_pilot_rejected_resources", "Resources that proxies refused", m.refused.clone());
+            registry.register("mesh_pilot_proxies", "Proxies connected", m.proxies.clone());
             registry.register("mesh_pilot_refused_streams", "Streams that were not let in", m.refused_streams.clone());
             registry.register("mesh_pilot_changes", "Changes that sources reported", m.changes.clone());
             registry.register("mesh_pilot_snapshots", "Snapshots published", m.snapshots.clone());
@@ -77,6 +80,13 @@ impl Metrics {
         self.refused.get_or_create(&of(kind)).inc_by(count);
     }
 
+    /// A proxy comes. It goes when the returned value is dropped.
+    #[must_use]
+    pub fn connected(&self) -> impl Drop + use<> {
+        self.proxies.inc();
+        Goes(self.proxies.clone())
+    }
+
     /// Somebody is not let in.
     pub fn refused_stream(&self) {
         self.refused_streams.inc();
@@ -88,6 +98,14 @@ impl Metrics {
         self.snapshots.inc();
         self.snapshot_seconds.observe(took.as_secs_f64());
         self.problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
+    }
+}
+
+struct Goes(Gauge);
+
+impl Drop for Goes {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

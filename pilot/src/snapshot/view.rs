@@ -12,7 +12,8 @@ use super::tables::{Entry, INBOUND_LISTENER};
 use crate::resource::{Kind, Resource};
 use crate::xds::state;
 
-type Own = BTreeMap<(Kind, Arc<str>), Arc<Resource>>;
+/// By kind, in the order of [`Kind`].
+type Own = [BTreeMap<Arc<str>, Arc<Resource>>; 4];
 
 /// What one proxy should have, followed from snapshot to snapshot.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl View {
     pub fn new(snapshot: Arc<Snapshot>, role: Role, pod: Key) -> Self {
         let node = node(&snapshot, role, pod);
         let own = own(&snapshot.model, &node);
-        let own_names = own.keys().cloned().collect();
+        let own_names = names_of(&own).collect();
         let serial = snapshot.serial;
         View { snapshot, node, node_since: serial, own, own_since: serial, own_names }
     }
@@ -63,7 +64,7 @@ impl View {
             let own = own(&self.snapshot.model, &self.node);
             if versions(&own).ne(versions(&self.own)) {
                 self.own_since = self.snapshot.serial;
-                self.own_names.extend(own.keys().cloned());
+                self.own_names.extend(names_of(&own));
                 self.own = own;
             }
         }
@@ -107,7 +108,7 @@ impl state::View for View {
     }
 
     fn find(&self, kind: Kind, name: &str) -> Option<Arc<Resource>> {
-        if let Some(own) = self.own.get(&(kind, Arc::from(name))) {
+        if let Some(own) = self.own[kind as usize].get(name) {
             return Some(own.clone());
         }
         match self.snapshot.tables.get(self.node.role, kind, name)? {
@@ -117,7 +118,7 @@ impl state::View for View {
     }
 
     fn names(&self, kind: Kind) -> Vec<Arc<str>> {
-        let own = self.own.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.clone());
+        let own = self.own[kind as usize].keys().cloned();
         self.snapshot.tables.names(self.node.role, kind).chain(own).collect()
     }
 
@@ -141,8 +142,12 @@ fn same<T: ?Sized>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
     }
 }
 
-fn versions(own: &Own) -> impl Iterator<Item = (&(Kind, Arc<str>), crate::resource::Version)> {
-    own.iter().map(|(key, resource)| (key, resource.version))
+fn versions(own: &Own) -> impl Iterator<Item = (&Arc<str>, crate::resource::Version)> {
+    own.iter().flatten().map(|(name, resource)| (name, resource.version))
+}
+
+fn names_of(own: &Own) -> impl Iterator<Item = (Kind, Arc<str>)> {
+    Kind::ALL.into_iter().zip(own).flat_map(|(kind, own)| own.keys().map(move |name| (kind, name.clone())))
 }
 
 fn node(snapshot: &Snapshot, role: Role, pod: Key) -> Node {
@@ -166,13 +171,13 @@ fn nobody(key: Key) -> Workload {
 
 /// The inbound listener and the inbound clusters of a sidecar.
 fn own(model: &Model, node: &Node) -> Own {
-    let mut own = Own::new();
+    let mut own = Own::default();
     if node.role != Role::Sidecar {
         return own;
     }
     let mut add = |kind: Kind, name: &str| {
         if let Some(resource) = generated(model, node, kind, name) {
-            own.insert((kind, resource.name.clone()), resource);
+            own[kind as usize].insert(resource.name.clone(), resource);
         }
     };
     add(Kind::Listener, INBOUND_LISTENER);

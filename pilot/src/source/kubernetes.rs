@@ -3,6 +3,7 @@
 //! `kube`'s watcher lists in pages, watches from there, and lists again when the server has forgotten its version (410).
 //! When the server is away nothing is said, so that the registry keeps what it has.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -35,7 +36,10 @@ pub fn watch(client: &Client, tasks: &Tasks, changes: &mpsc::Sender<Change>) {
             cancelled: tasks.token().clone(),
             pause: PAUSE.0,
         };
-        tasks.spawn("watch", watch.run());
+        tasks.spawn_vital("watch", async move {
+            watch.run().await;
+            Ok::<(), Infallible>(())
+        });
     }
 }
 

@@ -87,6 +87,7 @@ impl Stream {
             Err(full) => return told(Status::resource_exhausted(full.to_string())),
         };
         let proxy = connected.proxy.clone();
+        let _counted = self.ads.metrics.connected();
         let id = proxy.identity.id();
         tracing::info!(proxy = id, role = proxy.identity.role(), version = proxy.identity.version, "connected");
         let end = self.exchange(&proxy, first, &mut requests).await.err().unwrap_or(End::Gone);

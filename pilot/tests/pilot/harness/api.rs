@@ -63,7 +63,8 @@ impl Api {
     pub(crate) fn put_yaml(&self, yaml: &str) -> String {
         let (objects, problems) = api::yaml::parse("test.yaml", yaml);
         assert!(problems.is_empty(), "{problems:?}");
-        objects.iter().map(|object| self.put(object.to_json())).last().expect("an object")
+        let versions: Vec<String> = objects.iter().map(|object| self.put(object.to_json())).collect();
+        versions.into_iter().next_back().expect("an object")
     }
 
     pub(crate) fn delete(&self, api_version: &str, kind: &str, namespace: &str, name: &str) {
