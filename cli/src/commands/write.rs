@@ -276,10 +276,24 @@ pub async fn send(cluster: &Cluster, verb: Verb, planned: &Planned, dry_run: boo
     };
     let done = match current {
         None => Done::Created,
-        Some(current) if version_of(current) == version_of(&answer) => Done::Unchanged,
+        Some(current) if written(current) == written(&answer) => Done::Unchanged,
         Some(_) => Done::Updated,
     };
     Ok((answer, done))
+}
+
+/// The part of an object that users write; controllers change the rest meanwhile.
+fn written(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["resourceVersion", "managedFields", "generation"] {
+            metadata.remove(field);
+        }
+    }
+    object
 }
 
 fn partly(error: Error, planned: &Planned, done: usize) -> Error {

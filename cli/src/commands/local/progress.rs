@@ -44,8 +44,10 @@ pub(super) struct Failure {
     pub(super) reason: String,
     /// What the node says about it.
     pub(super) message: String,
-    /// Whether waiting longer is of no use.
-    pub(super) is_final: bool,
+    /// How often the container was started again.
+    pub(super) restarts: u64,
+    /// Whether it is not even tried again.
+    is_hopeless: bool,
 }
 
 impl PodState {
@@ -71,9 +73,16 @@ impl PodState {
         if text(pod, &["status", "phase"]) == Some("Failed") {
             let text = |field: &str| text(pod, &["status", field]).unwrap_or_default().to_owned();
             let (reason, message) = (text("reason"), text("message"));
-            return PodState::Failing(Failure { container: String::new(), reason, message, is_final: true });
+            return PodState::Failing(Failure { container: String::new(), reason, message, restarts: 0, is_hopeless: true });
         }
         PodState::Starting(starting.unwrap_or_else(|| "waiting for the node".to_owned()))
+    }
+}
+
+impl Failure {
+    /// Whether waiting longer is of no use.
+    pub(super) fn is_final(&self) -> bool {
+        self.is_hopeless || self.restarts >= RESTARTS
     }
 }
 
@@ -96,9 +105,10 @@ fn failure(status: &Value) -> Option<Failure> {
         let reason = text(waiting, &["reason"]).unwrap_or_default();
         let is_crash = reason == "CrashLoopBackOff";
         if is_crash || FATAL.contains(&reason) {
-            let message = text(waiting, &["message"]).unwrap_or_default().to_owned();
-            let is_final = !is_crash || restarts >= RESTARTS;
-            return Some(Failure { container, reason: reason.to_owned(), message, is_final });
+            let before = status.pointer("/lastState/terminated");
+            let why = before.and_then(|before| text(before, &["message"])).filter(|why| !why.is_empty());
+            let message = why.or(text(waiting, &["message"])).unwrap_or_default().to_owned();
+            return Some(Failure { container, reason: reason.to_owned(), message, restarts, is_hopeless: !is_crash });
         }
     }
     let terminated = status.pointer("/state/terminated")?;
@@ -108,7 +118,7 @@ fn failure(status: &Value) -> Option<Failure> {
         Some(message) if !message.is_empty() => message.to_owned(),
         _ => format!("it ended with exit code {code}"),
     };
-    Some(Failure { container, reason, message, is_final: restarts >= RESTARTS })
+    Some(Failure { container, reason, message, restarts, is_hopeless: false })
 }
 
 /// `namespace/name`.
@@ -214,7 +224,7 @@ mod tests {
         let crash = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } });
         let image = json!({ "waiting": { "reason": "ImageNotResolved", "message": "no program for x" } });
         let is_final = |pod: &Value| match PodState::of(pod) {
-            PodState::Failing(failure) => Some(failure.is_final),
+            PodState::Failing(failure) => Some(failure.is_final()),
             _ => None,
         };
         assert_eq!(is_final(&pod(&crash, 1)), Some(false));

@@ -137,6 +137,9 @@ async fn up(app: &App, mesh: &Mesh, args: &UpArgs, wanted: Wanted, picture: &mut
     app.ui.say(&app.ui.err.dim(&format!("on {}", cluster.description)));
     control_plane(mesh, &cluster, picture).await?;
     let namespaces = apply(app, &cluster, wanted.objects, picture).await?;
+    if child.is_none() {
+        start_anew(&cluster, &namespaces).await?;
+    }
     let gateway = gateway(&cluster, &record).await?;
     if args.no_wait {
         return Ok((child, gateway, None));
@@ -170,7 +173,20 @@ fn images(args: &UpArgs) -> Result<Images, Error> {
     for argument in &args.image {
         images.merge(Images::parse_argument(argument, &here).map_err(|e| wrong(&e))?);
     }
+    beside_meshctl(&mut images);
     Ok(images)
+}
+
+/// A program named without a slash is one beside `meshctl`, if there is one; else the node looks for it in `PATH`.
+fn beside_meshctl(images: &mut Images) {
+    let Some(dir) = std::env::current_exe().ok().and_then(|path| path.parent().map(PathBuf::from)) else { return };
+    for command in images.images.values_mut() {
+        if let Some(program) = command.first_mut().filter(|program| !program.contains('/'))
+            && dir.join(&program).is_file()
+        {
+            *program = dir.join(&program).display().to_string();
+        }
+    }
 }
 
 /// Tells the node the programs behind images, beside those that it knows from earlier.
@@ -239,6 +255,19 @@ async fn apply(app: &App, cluster: &Cluster, objects: Vec<Object>, picture: &mut
         app.ui.say("nothing in the files has changed");
     }
     Ok(namespaces)
+}
+
+/// Deletes pods that failed before: what they lacked may be there now, and their back-off is long by then.
+async fn start_anew(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<(), Error> {
+    let resource = known("pods")?;
+    let list = cluster.list(&resource, &Selection::default()).await?;
+    for pod in items(&list).filter(|pod| namespaces.contains(namespace_of(pod))) {
+        let is_owned = pod.pointer("/metadata/ownerReferences/0").is_some();
+        if is_owned && matches!(PodState::of(pod), PodState::Failing(failure) if failure.is_final()) {
+            let _ = cluster.delete(&resource, namespace_of(pod), name_of(pod), false).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The gateway's address on this machine, and a path that an Ingress leads somewhere.
@@ -337,7 +366,7 @@ async fn stop_at_failures(cluster: &Cluster, mesh: &Mesh, pods: &[Value], pictur
     let failing: Vec<(&Value, Failure)> = pods
         .iter()
         .filter_map(|pod| match PodState::of(pod) {
-            PodState::Failing(failure) if failure.is_final => Some((pod, failure)),
+            PodState::Failing(failure) if failure.is_final() => Some((pod, failure)),
             _ => None,
         })
         .collect();

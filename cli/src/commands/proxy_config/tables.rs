@@ -243,7 +243,7 @@ pub(super) fn clusters(entries: &[&Value], is_wide: bool) -> Table {
 /// Rows of endpoints, with what the proxy knows of their state.
 pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table {
     let states = states(live);
-    let mut table = Table::new(&["ENDPOINT", "HEALTH", "IN FLIGHT", "REQUESTS", "WORKLOAD", "HOST", "PORT", "LABELS"]);
+    let mut table = Table::new(&["ENDPOINT", "HEALTH", "IN FLIGHT", "REQUESTS", "FAILED", "WORKLOAD", "HOST", "PORT", "LABELS"]);
     for entry in entries {
         let parts = Parts::of(name(entry));
         for endpoint in list(resource(entry), "endpoints").flat_map(|locality| list(locality, "lbEndpoints")) {
@@ -261,8 +261,9 @@ pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table
             table.row(vec![
                 address,
                 shown,
-                state.map(|s| first_number(s, &["requestsInFlight", "inFlight"])).unwrap_or_default(),
-                state.map(|s| first_number(s, &["requestsTotal", "requests"])).unwrap_or_default(),
+                state.map(|s| number(s, "requestsInFlight")).unwrap_or_default(),
+                state.map(|s| number(s, "requestsTotal")).unwrap_or_default(),
+                state.map(|s| number(s, "requestsFailed")).unwrap_or_default(),
                 workload.to_owned(),
                 parts.host.to_owned(),
                 parts.port.to_owned(),
@@ -271,10 +272,6 @@ pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table
         }
     }
     table
-}
-
-fn first_number(value: &Value, fields: &[&str]) -> String {
-    fields.iter().map(|field| number(value, field)).find(|number| !number.is_empty()).unwrap_or_default()
 }
 
 /// State of endpoints by cluster and address, from the proxy's `/clusters`.
@@ -359,10 +356,10 @@ mod tests {
         let entry = json!({ "name": name, "resource": { "endpoints": [ { "lb_endpoints": [ {
             "endpoint": { "address": { "socket_address": { "address": "10.244.0.7", "port_value": 9080 } } },
             "metadata": { "filter_metadata": { "mesh": { "workload": "reviews-v1" } } } } ] } ] } });
-        let live = json!([ { "name": name, "endpoints": [ { "address": "10.244.0.7:9080", "health": "HEALTHY", "requestsInFlight": 2, "requestsTotal": 7 } ] } ]);
+        let live = json!([ { "name": name, "endpoints": [ { "address": "10.244.0.7:9080", "health": "HEALTHY", "requestsInFlight": 2, "requestsTotal": 7, "requestsFailed": 1 } ] } ]);
         assert_eq!(
             words(&endpoints(&[&entry], &live, Paint::PLAIN)),
-            "10.244.0.7:9080 HEALTHY 2 7 reviews-v1 reviews.default.svc.cluster.local 9080 -"
+            "10.244.0.7:9080 HEALTHY 2 7 1 reviews-v1 reviews.default.svc.cluster.local 9080 -"
         );
     }
 }
