@@ -149,6 +149,11 @@ impl<'e> Exchange<'e> {
         self.down.written > self.written
     }
 
+    /// Whether the request has been taken from the client as a whole.
+    pub(crate) fn has_sent_request(&self) -> bool {
+        self.request_state == Sending::Done
+    }
+
     /// Drives both directions. Ready when the response has been written as a whole, or cannot be.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Broken>> {
         if self.request_state == Sending::Going {

@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_belongs_to_the_connection_or_to_the_mesh_goes_no_further() {
         let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, foo\r\nKeep-Alive: 5\r\nFoo: 1\r\nTE: trailers\r\n\
-                    X-Envoy-Original-Path: /admin\r\nx-mesh-failure: no_route\r\nProxy-Connection: close\r\nBar:  2 \r\n\r\n";
+                    X-Envoy-Original-Path: /admin\r\nx-mesh-failure: no_route\r\nX_Forwarded_For: 1.1.1.1\r\nx_mesh_peer: a\r\nProxy-Connection: close\r\nBar:  2 \r\n\r\n";
         assert_eq!(rewritten(text, Edge::Outbound, None), "GET /to HTTP/1.1\r\nHost: b\r\nBar: 2\r\n\r\n");
     }
 

@@ -45,6 +45,7 @@ pub(crate) async fn serve(
         deadline: Deadline::default(),
         note: Note::default(),
         outgoing: Vec::new(),
+        body_left: Left::Nothing,
     };
     if session.is_h2().await? && edge != Edge::Gateway {
         return Box::pin(tcp::pass_through(path, (edge, arrival), session.conn)).await;
@@ -83,6 +84,14 @@ enum Next {
     Reset(Failure),
 }
 
+/// What of a request's body has not been taken from the client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    All,
+    Part,
+    Nothing,
+}
+
 /// One connection and what its requests use in turn.
 struct Session<'p> {
     path: &'p DataPath,
@@ -96,6 +105,7 @@ struct Session<'p> {
     note: Note,
     /// The head as it goes to the upstream.
     outgoing: Vec<u8>,
+    body_left: Left,
 }
 
 impl Session<'_> {
@@ -110,6 +120,7 @@ impl Session<'_> {
         let http = Arc::clone(&self.http);
         let decided = self.decide(&tables, &http);
         self.conn.rx.consume(end);
+        self.body_left = Left::All;
         let served = self.carry_out(&decided, &mut report).await;
         report.tell(&self.told(), &self.note, decided.route);
         served
@@ -156,7 +167,11 @@ impl Session<'_> {
     /// Answers by the proxy itself. The connection goes on unless the client still sends.
     async fn answer(&mut self, status: u16, fields: &[(&str, &str)], body: &[u8], report: &mut Report) -> Next {
         report.status = status;
-        let has_rest = !self.discard_body();
+        let has_rest = match self.body_left {
+            Left::All => !self.discard_body(),
+            Left::Part => true,
+            Left::Nothing => false,
+        };
         let close = has_rest || !self.request.keep_alive || self.path.drain.is_draining();
         let to_head = self.note.is_head();
         report.response_bytes = if to_head { 0 } else { body.len() as u64 };

@@ -121,6 +121,24 @@ impl Kind {
         }
     }
 
+    /// What a name with underscores means to servers that take `_` and `-` for the same, as CGI's heirs do.
+    ///
+    /// # Errors
+    ///
+    /// To them it would be a second Host, length or framing.
+    fn of_underscored(name: &[u8]) -> Result<Self, Malformed> {
+        let mut dashed = [0; 24];
+        let length = name.len().min(dashed.len());
+        for (to, from) in dashed.iter_mut().zip(name) {
+            *to = if *from == b'_' { b'-' } else { *from };
+        }
+        match Kind::of(dashed.get(..length).unwrap_or_default()) {
+            Kind::Host | Kind::ContentLength | Kind::TransferEncoding | Kind::Connection => Err(Malformed::FieldName),
+            Kind::Internal | Kind::ForwardedFor | Kind::ForwardedProto | Kind::RequestId => Ok(Kind::Internal),
+            _ => Ok(Kind::Other),
+        }
+    }
+
     /// Whether the field belongs to one connection, so that it is never passed on.
     #[must_use]
     pub fn is_hop(self) -> bool {
@@ -241,13 +259,14 @@ pub(super) fn parse_field(line: &[u8], at: usize) -> Result<Field, Malformed> {
     if !is_value(raw) {
         return Err(Malformed::Control);
     }
+    let kind = if name.contains(&b'_') { Kind::of_underscored(name)? } else { Kind::of(name) };
     let value = trim(raw);
     let lead = raw.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let start = if value.is_empty() { at + line.len() } else { at + colon + 1 + lead };
     Ok(Field {
         name: Span::new(at, at + colon),
         value: Span::new(start, start + value.len()),
-        kind: Kind::of(name),
+        kind,
         is_plain: lead == 1 && raw.len() == value.len() + 1 && raw.first() == Some(&b' '),
         is_nominated: false,
     })

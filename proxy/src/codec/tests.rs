@@ -78,6 +78,8 @@ pub(crate) const REFUSED: &[(&str, Malformed)] = &[
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", Malformed::TwoLengths),
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\ncontent-length: 4\r\n\r\n", Malformed::TwoLengths),
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\n", Malformed::TwoLengths),
+    ("POST / HTTP/1.1\r\nHost: a\r\nContent_Length: 3\r\n\r\n", Malformed::FieldName),
+    ("POST / HTTP/1.1\r\nHost: a\r\nTRANSFER_ENCODING: chunked\r\n\r\n", Malformed::FieldName),
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n", Malformed::Length),
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -3\r\n\r\n", Malformed::Length),
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\n", Malformed::Length),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::decide::Forwarded;
 use engine::tables::{Cluster, Upstream};
 
-use super::{Next, Session};
+use super::{Left, Next, Session};
 use crate::codec::Body;
 use crate::conn::Conn;
 use crate::exchange::{Broken, Client, Exchange, Finished, Parts};
@@ -129,6 +129,7 @@ impl Session<'_> {
         let ended = std::future::poll_fn(|cx| exchange.poll(cx)).await;
         (report.request_bytes, report.response_bytes) = exchange.content();
         report.answered = exchange.answered;
+        self.body_left = if exchange.has_sent_request() { Left::Nothing } else { Left::Part };
         let started = exchange.has_started();
         if exchange.answered.is_some() && (started || ended.is_ok()) {
             report.status = self.response.status;

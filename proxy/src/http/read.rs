@@ -24,6 +24,7 @@ impl Session<'_> {
         let idle = self.http.idle_timeout.unwrap_or(self.path.idle_timeout);
         self.deadline.set(Instant::now(), Some(idle));
         let Session { conn, deadline, path, .. } = self;
+        let mut has_begun = false;
         std::future::poll_fn(|cx| {
             loop {
                 // Only the preface begins so; whatever else it is, the head's parser tells.
@@ -39,6 +40,10 @@ impl Session<'_> {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(false)),
                     Poll::Ready(Ok(_)) => {}
                     Poll::Pending => {
+                        if !conn.rx.is_empty() && !has_begun {
+                            has_begun = true;
+                            deadline.set(Instant::now(), Some(path.head_timeout));
+                        }
                         ready!(deadline.poll(cx));
                         return Poll::Ready(Err(Failure::SlowRequest));
                     }

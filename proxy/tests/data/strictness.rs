@@ -79,6 +79,25 @@ async fn a_chunk_that_cannot_be_read_ends_the_request_at_the_upstream_too() {
 }
 
 #[tokio::test]
+async fn the_rest_of_a_body_is_not_taken_for_a_request() {
+    let upstream = Upstream::new().await;
+    let (_mesh, address) = Mesh::simple(upstream.address).await;
+    let mut client = Peer::connect(address).await;
+    let smuggled = get("/admin");
+    let length = smuggled.len() + 5;
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\nbegin")).await;
+    let mut server = upstream.accept().await;
+    server.head().await.expect("a head");
+    assert_eq!(server.exactly(5).await, b"begin");
+    drop(server);
+    let answer = client.message().await.expect("an answer");
+    assert_eq!((answer.status(), answer.header("connection")), (503, Some("close")));
+    client.send(smuggled).await;
+    assert_eq!(client.rest().await.0, b"");
+    assert!(!upstream.has_connection().await);
+}
+
+#[tokio::test]
 async fn large_heads_are_refused_with_431() {
     let upstream = Upstream::new().await;
     let (_mesh, address) = Mesh::simple(upstream.address).await;
