@@ -130,7 +130,7 @@ pub fn regex(pattern: &str, context: &mut Context<'_>) -> bool {
     }
     let parse = |unicode| {
         let config = syntax::Config::new().unicode(unicode).utf8(false).nest_limit(64);
-        syntax::parse_with(pattern, &config)
+        syntax::parse_with(pattern, &config).map_err(Box::new)
     };
     let parsed = match parse(false) {
         // Without counts, and with the small classes, what is compiled is about as long as what is written.

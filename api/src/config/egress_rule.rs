@@ -68,7 +68,7 @@ impl Read for EgressPort {
 impl EgressRule {
     /// Checks the rule, with `context` looking at `spec`.
     pub fn check(&self, around: &Surroundings<'_>, context: &mut Context<'_>) {
-        let is_range = self.destination.as_ref().is_some_and(|destination| {
+        let notation = self.destination.as_ref().and_then(|destination| {
             context.within("destination", |context| check_destination(destination, around, context))
         });
         let ports = self.ports.as_deref().unwrap_or_default();
@@ -79,7 +79,7 @@ impl EgressRule {
             let mut seen = BTreeSet::new();
             for (index, port) in ports.iter().enumerate() {
                 context.within(index, |context| {
-                    port.check(is_range, context);
+                    port.check(notation, context);
                     if port.port.is_some_and(|number| !seen.insert(number)) {
                         context.within("port", |context| context.error("the port is here a second time"));
                     }
@@ -97,11 +97,23 @@ impl EgressRule {
     }
 }
 
-/// Checks the destination; says whether it is a range of addresses.
-fn check_destination(destination: &IstioService, around: &Surroundings<'_>, context: &mut Context<'_>) -> bool {
+/// How a destination is written, which decides the protocols that go with it.
+#[derive(Clone, Copy, PartialEq)]
+enum Notation {
+    Range,
+    Address,
+    Domain,
+}
+
+/// Checks the destination; says how it is written, if it is good.
+fn check_destination(
+    destination: &IstioService,
+    around: &Surroundings<'_>,
+    context: &mut Context<'_>,
+) -> Option<Notation> {
     let has_name = destination.name.is_some();
     if !destination.check(context) {
-        return false;
+        return None;
     }
     if has_name || destination.service.is_none() {
         let name = destination.name.as_deref().unwrap_or("example");
@@ -113,11 +125,16 @@ fn check_destination(destination: &IstioService, around: &Surroundings<'_>, cont
     if destination.labels.as_ref().is_some_and(|labels| !labels.is_empty()) {
         context.within("labels", |context| context.error("a service outside of the mesh has no labels"));
     }
-    destination.service.as_deref().is_some_and(|service| service.contains('/') && check::is_ipv4_range(service))
+    let service = destination.service.as_deref()?;
+    Some(match check::is_ipv4_range(service) {
+        true if service.contains('/') => Notation::Range,
+        true => Notation::Address,
+        false => Notation::Domain,
+    })
 }
 
 impl EgressPort {
-    fn check(&self, is_range: bool, context: &mut Context<'_>) {
+    fn check(&self, notation: Option<Notation>, context: &mut Context<'_>) {
         if let Some(port) = self.port.filter(|port| !(1..=65535).contains(port)) {
             context
                 .within("port", |context| context.error(format!("`port` is {port}, which is not between 1 and 65535")));
@@ -128,10 +145,15 @@ impl EgressPort {
             if !HTTP.contains(&lower.as_str()) && !TCP.contains(&lower.as_str()) {
                 let hint = format!("the protocols are {} and {}", HTTP.join(", "), TCP.join(", "));
                 context.error_with_hint(format!("`{protocol}` is not a protocol of egress rules"), hint);
-            } else if is_range && HTTP.contains(&lower.as_str()) {
+            } else if notation == Some(Notation::Range) && HTTP.contains(&lower.as_str()) {
                 context.error_with_hint(
                     format!("a range of addresses does not go with {protocol}, which knows host names"),
                     "use the protocol tcp, or a host name",
+                );
+            } else if notation == Some(Notation::Domain) && TCP.contains(&lower.as_str()) {
+                context.error_with_hint(
+                    format!("a host name does not go with {protocol}, which knows addresses alone"),
+                    "use a range of addresses as `service`, or a protocol such as https",
                 );
             }
         });

@@ -183,7 +183,7 @@ impl HttpFault {
         let delay = self.delay.as_ref().and_then(|delay| context.within("delay", |context| delay.mean(context)));
         let abort = self.abort.as_ref().and_then(|abort| context.within("abort", |context| abort.mean(context)));
         if self.delay.is_none() && self.abort.is_none() && context.is_clean() {
-            context.error_with_hint("`httpFault` has no fault", "give it a `delay` or an `abort`");
+            context.warn("`httpFault` has no fault, so it does nothing", "give it a `delay` or an `abort`");
         }
         model::Fault { delay, abort }
     }

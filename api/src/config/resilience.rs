@@ -175,13 +175,19 @@ impl HttpTimeout {
     /// Checks the timeout and says how long it is, with `context` looking at `httpReqTimeout`.
     #[must_use]
     pub fn mean(&self, context: &mut Context<'_>) -> Option<std::time::Duration> {
-        let Some(timeout) = self.simple_timeout.as_ref().and_then(|simple| simple.timeout.as_ref()) else {
-            if context.is_clean() {
-                context.error_with_hint("`httpReqTimeout` has no timeout", "give it `simpleTimeout: {timeout: 10s}`");
-            }
+        let Some(simple) = &self.simple_timeout else {
+            nothing("httpReqTimeout", "give it `simpleTimeout: {timeout: 10s}`", context);
             return None;
         };
-        context.within("simpleTimeout", |context| timeout.mean("timeout", context))
+        context.within("simpleTimeout", |context| match &simple.timeout {
+            Some(timeout) => timeout.mean("timeout", context),
+            None => {
+                if context.is_clean() {
+                    context.error_with_hint("`simpleTimeout` does not say how long", "give it `timeout: 10s`");
+                }
+                None
+            }
+        })
     }
 }
 
@@ -189,10 +195,7 @@ impl HttpRetries {
     /// Checks the retries, with `context` looking at `httpReqRetries`.
     pub fn check(&self, context: &mut Context<'_>) {
         let Some(retry) = &self.simple_retry else {
-            if context.is_clean() {
-                context.error_with_hint("`httpReqRetries` has no retries", "give it `simpleRetry: {attempts: 3}`");
-            }
-            return;
+            return nothing("httpReqRetries", "give it `simpleRetry: {attempts: 3}`", context);
         };
         context.within("simpleRetry", |context| {
             check::not_negative("attempts", retry.attempts, context);
@@ -205,10 +208,7 @@ impl CircuitBreaker {
     /// Checks the circuit breaker, with `context` looking at `circuitBreaker`.
     pub fn check(&self, context: &mut Context<'_>) {
         let Some(breaker) = &self.simple_cb else {
-            if context.is_clean() {
-                context.error_with_hint("`circuitBreaker` has no limits", "give it a `simpleCb`");
-            }
-            return;
+            return nothing("circuitBreaker", "give it a `simpleCb`", context);
         };
         context.within("simpleCb", |context| {
             for (field, number) in [
@@ -230,5 +230,12 @@ impl CircuitBreaker {
             let _ =
                 breaker.http_detection_interval.as_ref().map(|window| window.mean("httpDetectionInterval", context));
         });
+    }
+}
+
+/// Warns that a field is there but says nothing.
+fn nothing(field: &'static str, hint: &'static str, context: &mut Context<'_>) {
+    if context.is_clean() {
+        context.warn(format!("`{field}` is empty, so it does nothing"), hint);
     }
 }

@@ -212,3 +212,41 @@ fn a_wrong_group_or_version_says_which_is_right() {
         ]
     );
 }
+
+#[test]
+fn egress_rules_are_checked_though_they_are_not_in_force() {
+    let text = |service: &str, protocol: &str| {
+        format!(
+            "apiVersion: config.istio.io/v1alpha2\nkind: EgressRule\nmetadata: {{name: e}}\nspec:\n  \
+             destination: {{service: \"{service}\"}}\n  ports: [{{port: 443, protocol: {protocol}}}]\n"
+        )
+    };
+    for (service, protocol, expected) in [
+        ("*.googleapis.com", "https", None),
+        ("10.0.0.1", "tcp", None),
+        ("10.0.0.0/8", "mongo", None),
+        ("10.0.0.0/8", "http", Some("a range of addresses does not go with http, which knows host names")),
+        ("example.com", "tcp", Some("a host name does not go with tcp, which knows addresses alone")),
+        ("example.com", "ftp", Some("`ftp` is not a protocol of egress rules")),
+    ] {
+        let (_, problems) = validate_text("f.yaml", &text(service, protocol));
+        let (later, refused): (Vec<_>, Vec<_>) = problems.iter().partition(|problem| problem.is_not_in_force());
+        assert_eq!(later.len(), 1, "{service} {protocol}");
+        assert_eq!(refused.first().map(|problem| problem.message.as_str()), expected, "{service} {protocol}");
+    }
+}
+
+#[test]
+fn what_does_nothing_is_a_warning_and_stays_in_force() {
+    for (field, expected) in [
+        ("httpFault: {}", "`httpFault` has no fault, so it does nothing"),
+        ("httpReqTimeout: {}", "`httpReqTimeout` is empty, so it does nothing"),
+        ("httpFault: {abort: {httpStatus: 500}}", "`abort` has no `percent`, so it hits no request"),
+        ("match: {request: {headers: {uri: {prefix: a}}}}", "no path begins with `a`, so this rule matches nothing"),
+        ("route: [{destination: {name: b, labels: {v: a}}}]", "labels of the destination are not looked at"),
+    ] {
+        let (objects, problems) = validate_text("f.yaml", &rule(&format!("  destination: {{name: a}}\n  {field}\n")));
+        assert_eq!(problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>(), [expected]);
+        assert!(objects[0].is_accepted && !problems[0].is_error(), "{field}");
+    }
+}
