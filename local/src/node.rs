@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{ApiError, Change, DeleteOptions, PodRef, Selection, Store, object};
+use crate::api::{ApiError, Change, DeleteOptions, Part, PodRef, Selection, Store, object};
 use context::PodContext;
 pub use images::{Images, ImagesError};
 pub(crate) use launcher::{Launcher, fork_launcher};
@@ -74,10 +74,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The images known now: the mesh's own, and those of the state directory.
+    /// The images known now: the mesh's own, and those of the state directory. A program without a slash is looked for
+    /// beside the mesh's own programs first.
     pub(crate) fn images(&self) -> Result<Images, ImagesError> {
         let mut images = images::built_in(&self.programs);
         images.merge(Images::load(&self.state_dir)?);
+        images.look_in(&self.programs);
         Ok(images)
     }
 
@@ -214,6 +216,43 @@ fn consider(shared: &Arc<Shared>, workers: &mut Workers, pod: &Arc<Value>) {
 fn bind(store: &Store, pod: &PodRef) -> Result<(), ApiError> {
     let patch = json!({"metadata": {"uid": pod.uid}, "spec": {"nodeName": NODE_NAME}});
     store.patch("pods", &pod.namespace, &pod.name, &patch).map(drop)
+}
+
+/// Says of all pods that have not ended that they do not run: what ran has ended with the mesh in which it ran.
+///
+/// Must be done before anybody can ask, so that nobody is sent to an address of yesterday.
+///
+/// # Errors
+/// When the store cannot be written.
+pub(crate) fn forget_earlier_runs(store: &Store) -> Result<(), ApiError> {
+    for pod in store.list("pods", &Selection::all()).items {
+        let ended = matches!(object::text(&pod, "/status/phase"), "Succeeded" | "Failed");
+        if ended || object::text(&pod, "/status/podIP").is_empty() {
+            continue;
+        }
+        let edit = |pod: &mut Value| {
+            for kind in ["Ready", "ContainersReady", "Initialized", "PodReadyToStartContainers"] {
+                object::set_condition(pod, kind, "False", "NodeRestarted", "the mesh was started again");
+            }
+            let status = object::child(pod, "status");
+            status.insert("phase".to_owned(), json!("Pending"));
+            status.remove("podIP");
+            status.remove("podIPs");
+            for list in ["initContainerStatuses", "containerStatuses"] {
+                for container in status.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                    let last = container["state"].take();
+                    if last.get("terminated").is_some() {
+                        container["lastState"] = last;
+                    }
+                    container["state"] = json!({"waiting": {"reason": "ContainerCreating"}});
+                    (container["ready"], container["started"]) = (json!(false), json!(false));
+                }
+            }
+            Ok(())
+        };
+        store.modify("pods", object::namespace(&pod), object::name(&pod), Part::Status, edit)?;
+    }
+    Ok(())
 }
 
 /// Makes the Node object.

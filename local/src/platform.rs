@@ -129,14 +129,6 @@ fn start(spawn: &Spawn, log_path: &Path) -> Result<Child, PlatformError> {
     let errors = log.try_clone().map_err(system("use the log"))?;
     let mut command = Command::new(&spawn.program);
     command.args(&spawn.arguments).stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/").process_group(0);
-    // Whatever runs in a pod could read the supervisor's environment, so it has none of the user's secrets.
-    command.env_clear();
-    for name in ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "RUST_BACKTRACE"]
-    {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
     command.spawn().map_err(system(format!("start {}", spawn.program.display())))
 }
 

@@ -98,7 +98,26 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> SuperviseError {
     move |source| SuperviseError::System { doing, source }
 }
 
+/// What the supervisor may know of its caller's environment.
+const ENVIRONMENT: [&str; 8] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME", "RUST_BACKTRACE"];
+
+/// Executes this program again without the rest of the environment, if there is a rest: whatever runs in a pod can
+/// read the environment of its init, which is a fork of this process, and the user's secrets are no business of it.
+fn leave_environment_behind() -> Result<(), SuperviseError> {
+    use std::os::unix::process::CommandExt as _;
+    let known = |name: &std::ffi::OsStr| ENVIRONMENT.iter().any(|known| name == *known);
+    if std::env::vars_os().all(|(name, _)| known(&name)) {
+        return Ok(());
+    }
+    let program = std::env::current_exe().map_err(system("find the running program"))?;
+    let kept = std::env::vars_os().filter(|(name, _)| known(name));
+    let mut command = std::process::Command::new(program);
+    command.args(std::env::args_os().skip(1)).env_clear().envs(kept);
+    Err(system("start the supervisor again")(command.exec()))
+}
+
 fn run(options: &Options) -> Result<ExitCode, SuperviseError> {
+    leave_environment_behind()?;
     needs::check_programs()?;
     let _lock = lock(&options.state_dir)?;
     record::remove(&options.state_dir);

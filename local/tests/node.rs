@@ -70,6 +70,12 @@ async fn nothing_is_left_when_the_supervisor_is_killed_and_pods_come_back_afterw
         .when("a", |pod| state(pod, "containerStatuses", "app").and_then(|it| it["restartCount"].as_u64()))
         .await;
     assert_eq!(restarts, 1);
+    let again = Mesh::start_on(again.stop().await).await;
+    again.ready("a").await;
+    let restarts = again
+        .when("a", |pod| state(pod, "containerStatuses", "app").and_then(|it| it["restartCount"].as_u64()))
+        .await;
+    assert_eq!(restarts, 2, "a mesh that was stopped in peace is no different");
     again.stop().await;
 }
 
@@ -272,4 +278,65 @@ async fn a_second_supervisor_on_the_same_state_is_refused_and_down_leaves_nothin
     let down = local::platform::down(&path, Duration::from_secs(30), true).await.expect("it ends");
     assert_eq!(down, local::platform::Down { was_running: true, purged: true });
     assert!(processes_of(&namespace).is_empty() && !path.exists());
+}
+
+#[tokio::test]
+async fn commands_take_input_and_report_how_they_end_and_logs_are_followed() {
+    let mesh = Mesh::start().await;
+    let talk = "for i in 1 2 3; do echo line $i; done; while ! test -e /tmp/go; do sleep 0.05; done; echo the end";
+    let container = json!({"name": "app", "image": "empty", "command": ["sh", "-c", talk]});
+    mesh.run("p", json!({"restartPolicy": "Never", "containers": [container]})).await;
+    mesh.ready("p").await;
+
+    let parameters = kube::api::AttachParams::default().stdin(true).stderr(false);
+    let mut process = mesh.pods().exec("p", ["sh", "-c", "cat; exit 7"], &parameters).await.expect("it runs");
+    let (mut stdin, mut stdout) = (process.stdin().expect("stdin"), process.stdout().expect("stdout"));
+    stdin.write_all(b"hello").await.expect("it reads");
+    stdin.shutdown().await.expect("its input ends");
+    drop(stdin);
+    let mut echoed = String::new();
+    stdout.read_to_string(&mut echoed).await.expect("text");
+    assert_eq!(echoed, "hello");
+    let status = process.take_status().expect("a status").await.expect("it ends");
+    let code = status.details.and_then(|details| details.causes).and_then(|causes| causes[0].message.clone());
+    assert_eq!(code.as_deref(), Some("7"));
+
+    let follow = kube::api::LogParams { follow: true, tail_lines: Some(1), ..Default::default() };
+    let log = mesh.pods().log_stream("p", &follow).await.expect("a log");
+    let (_, gone) = mesh.exec("p", "app", &["touch", "/tmp/go"]).await;
+    assert!(gone);
+    let mut text = String::new();
+    futures_util::io::AsyncReadExt::read_to_string(&mut std::pin::pin!(log), &mut text).await.expect("text");
+    assert_eq!(text, "line 3\nthe end\n");
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn dns_answers_for_the_cluster_and_fails_fast_for_what_it_cannot_know() {
+    let mesh = Mesh::start().await;
+    let address = mesh.serve("a", &["serve", "8080", "I am a"]).await;
+    let service = |name: &str, spec: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec});
+    let ports = json!([{"name": "http", "port": 8080}]);
+    mesh.create(service("direct", json!({"clusterIP": "None", "selector": {"app": "a"}, "ports": ports}))).await;
+    mesh.create(service("front", json!({"selector": {"app": "a"}, "ports": ports}))).await;
+    let external = json!({"type": "ExternalName", "externalName": "front.default.svc.cluster.local"});
+    mesh.create(service("elsewhere", external)).await;
+    let hosts = async |name: &str| {
+        let (text, _) = mesh.exec("a", "app", &["getent", "ahostsv4", name]).await;
+        text.split_whitespace().next().map(str::to_owned)
+    };
+    eventually("the headless service leads to its pod", async || (hosts("direct").await? == address).then_some(())).await;
+    let virtual_address = eventually("the service has an address", async || hosts("front").await).await;
+    assert!(virtual_address.starts_with("10.96."), "{virtual_address}");
+    assert_eq!(hosts("elsewhere").await, Some(virtual_address));
+    eventually("the service answers", async || {
+        let (answer, _) = mesh.exec("a", "app", &[PROGRAM, "get", "elsewhere:8080", "/"]).await;
+        (answer == "I am a").then_some(())
+    })
+    .await;
+    assert_eq!(hosts("nobody.default.svc.cluster.local").await, None);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(hosts("name.invalid").await, None);
+    assert!(begun.elapsed() < Duration::from_secs(15), "a name of nobody took {:?}", begun.elapsed());
+    mesh.stop().await;
 }

@@ -120,6 +120,7 @@ impl Runner {
     }
 
     fn finish(&self, ended: Ended) {
+        self.context.log(self.name()).close();
         self.context.update(self.name(), |state| {
             state.ready = false;
             state.started = false;

@@ -107,6 +107,16 @@ impl Images {
         std::fs::rename(temporary, state_dir.join(FILE))
     }
 
+    /// Takes programs without a slash from a directory, where it has them.
+    pub(crate) fn look_in(&mut self, directory: &Path) {
+        for program in self.images.values_mut().filter_map(|command| command.first_mut()) {
+            let candidate = directory.join(&*program);
+            if !program.contains('/') && candidate.is_file() {
+                *program = candidate.display().to_string();
+            }
+        }
+    }
+
     /// The command that stands for an image.
     #[must_use]
     pub fn resolve(&self, image: &str) -> Option<&[String]> {

@@ -71,6 +71,11 @@ impl Worker {
                 () = refresh(&context) => {}
                 _ = self.wish.wait_for(|wish| wish.grace().is_some()) => {}
             }
+            // Who leaves with the mesh has not ended: the pod goes on when the mesh is started again, and until then
+            // nobody must replace it.
+            if matches!(*self.wish.borrow(), Wish::Leave(_)) {
+                publishing.cancel();
+            }
             self.end(&context, containers).await;
             publishing.cancel();
             if let Err(error) = publisher.await {

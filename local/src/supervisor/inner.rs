@@ -85,6 +85,7 @@ async fn serve(
     sys::unblock_signals().map_err(system("receive signals"))?;
     let launcher = Launcher::new(launcher).map_err(system("talk to the launcher"))?;
     let store = Arc::new(Store::open(&options.state_dir)?);
+    node::forget_earlier_runs(&store)?;
     // Pods end first, while everything that they use is still there.
     let (token, pods_token) = (CancellationToken::new(), CancellationToken::new());
     let tracker = TaskTracker::new();

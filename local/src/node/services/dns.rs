@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -153,6 +154,8 @@ impl DnsServer {
         }
         answer.metadata.authoritative = true;
         match self.zone.answer(&self.services.borrow(), query) {
+            // A resolver in a program does not ask on by itself: what the other name means belongs into the answer.
+            Outcome::Records(records) if alias(&records, query).is_some() => return None,
             Outcome::Records(records) => answer.answers = records,
             Outcome::NoData => answer.authorities.push(self.zone.authority()),
             Outcome::NoName => {
@@ -164,18 +167,51 @@ impl DnsServer {
         Some(answer)
     }
 
-    /// The answer of the host's resolver.
+    /// The answer that needs the host's resolver, or another name of the cluster.
     async fn answer_outside(&self, question: &Message) -> Message {
-        let passed_on = match &self.upstream {
-            Some(upstream) => upstream.ask(question).await,
-            None => None,
+        let [query] = question.queries.as_slice() else { return refusal(question) };
+        let outcome = self.zone.answer(&self.services.borrow(), query);
+        let Outcome::Records(mut records) = outcome else {
+            return self.pass_on(question).await.unwrap_or_else(|| refusal(question));
         };
-        passed_on.unwrap_or_else(|| {
-            let mut answer = reply_to(question);
-            answer.metadata.response_code = ResponseCode::ServFail;
-            answer
-        })
+        let Some(target) = alias(&records, query) else { return refusal(question) };
+        let next = Query::query(target, query.query_type());
+        let known = self.zone.answer(&self.services.borrow(), &next);
+        match known {
+            Outcome::Records(found) => records.extend(found),
+            Outcome::NoData | Outcome::NoName => {}
+            Outcome::Outside => {
+                let mut on = reply_to(question);
+                on.metadata.message_type = MessageType::Query;
+                on.queries = vec![next];
+                match self.pass_on(&on).await {
+                    Some(answer) => records.extend(answer.answers),
+                    None => return refusal(question),
+                }
+            }
+        }
+        let mut answer = reply_to(question);
+        answer.answers = records;
+        answer
     }
+
+    async fn pass_on(&self, question: &Message) -> Option<Message> {
+        self.upstream.as_ref()?.ask(question).await
+    }
+}
+
+/// The other name that the records lead to, unless the question was for just that.
+fn alias(records: &[Record], query: &Query) -> Option<Name> {
+    match records.first().map(|record| &record.data) {
+        Some(RData::CNAME(target)) if query.query_type() != RecordType::CNAME => Some(target.0.clone()),
+        _ => None,
+    }
+}
+
+fn refusal(question: &Message) -> Message {
+    let mut answer = reply_to(question);
+    answer.metadata.response_code = ResponseCode::ServFail;
+    answer
 }
 
 fn reply_to(question: &Message) -> Message {
