@@ -115,11 +115,10 @@ impl Regex {
 
 /// Whether a pattern asks for more than ASCII.
 fn needs_unicode(pattern: &str) -> Result<bool, PatternError> {
-    let parsed = |unicode| syntax::parse_with(pattern, &syntax_of(unicode));
-    if parsed(false).is_ok() {
+    if syntax::parse_with(pattern, &syntax_of(false)).is_ok() {
         return Ok(false);
     }
-    match parsed(true) {
+    match syntax::parse_with(pattern, &syntax_of(true)) {
         Ok(_) => Ok(true),
         Err(error) => Err(PatternError::Unusable { pattern: pattern.to_owned(), reason: one_line(&error.to_string()) }),
     }

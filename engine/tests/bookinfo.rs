@@ -1,5 +1,7 @@
 //! Model → resources → tables → decision, for bookinfo with its classic rules.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::collections::BTreeMap;

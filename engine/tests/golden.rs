@@ -1,5 +1,7 @@
 //! Generated resources for bookinfo, compared with `tests/golden`; `BLESS=1` rewrites them.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::fs;

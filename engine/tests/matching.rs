@@ -1,5 +1,7 @@
 //! What people write for Envoy, compiled and asked: domains, paths, headers, actions, large tables.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use engine::Kind;

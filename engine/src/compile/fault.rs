@@ -70,7 +70,7 @@ pub(super) fn share(percent: Option<types::FractionalPercent>) -> Result<FaultSh
 }
 
 /// A share that could be changed at run time where there is a runtime; here its default counts.
-pub(super) fn runtime_share(message: core::RuntimeFractionalPercent) -> Result<FaultShare, Refusal> {
+pub(super) fn runtime_share(message: &core::RuntimeFractionalPercent) -> Result<FaultShare, Refusal> {
     if !message.runtime_key.is_empty() {
         return Err(Refusal::not_in_force("runtime_key"));
     }

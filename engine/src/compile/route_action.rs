@@ -65,7 +65,7 @@ fn path_rewrite(message: &mut pb::RouteAction) -> Result<PathRewrite, Refusal> {
         (_, None) => Ok(PathRewrite::Prefix(prefix.into())),
         ("", Some(rewrite)) => {
             let pattern = rewrite.pattern.ok_or_else(|| Refusal::invalid("`regex_rewrite` has no pattern"))?;
-            let regex = substitution(pattern).at("regex_rewrite")?;
+            let regex = substitution(&pattern).at("regex_rewrite")?;
             Ok(PathRewrite::Regex(Box::new(regex), rewrite.substitution.into()))
         }
         (_, Some(_)) => Err(Refusal::invalid("`prefix_rewrite` and `regex_rewrite` exclude each other")),

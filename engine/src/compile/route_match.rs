@@ -27,7 +27,7 @@ pub(super) fn compile(
         .enumerate()
         .map(|(nth, message)| header(message).at_nth("headers", nth))
         .collect::<Result<_, _>>()?;
-    let fraction = message.runtime_fraction.take().map(runtime_share).transpose().at("runtime_fraction")?;
+    let fraction = message.runtime_fraction.take().as_ref().map(runtime_share).transpose().at("runtime_fraction")?;
     nothing_left(&message)?;
     Ok((path, headers, fraction))
 }
@@ -45,7 +45,7 @@ fn path(specifier: PathSpecifier, ignores_case: bool) -> Result<PathMatch, Refus
             PathMatch::Elements(text.into())
         }
         PathSpecifier::SafeRegex(message) if !ignores_case => {
-            return Ok(PathMatch::Regex(Box::new(regex(message).at("safe_regex")?)));
+            return Ok(PathMatch::Regex(Box::new(regex(&message).at("safe_regex")?)));
         }
         PathSpecifier::SafeRegex(_) => return Err(Refusal::invalid("`case_sensitive` is not for regexes")),
         PathSpecifier::ConnectMatcher(_) => return Err(Refusal::not_in_force("connect_matcher")),
@@ -77,7 +77,7 @@ fn header(mut message: pb::HeaderMatcher) -> Result<HeaderMatch, Refusal> {
         Some(HeaderMatchSpecifier::SuffixMatch(wanted)) => HeaderTest::Text(Text::Suffix(wanted.into())),
         Some(HeaderMatchSpecifier::ContainsMatch(wanted)) => HeaderTest::Text(Text::Contains(wanted.into())),
         Some(HeaderMatchSpecifier::SafeRegexMatch(message)) => {
-            HeaderTest::Text(Text::Regex(Box::new(regex(message).at("safe_regex_match")?)))
+            HeaderTest::Text(Text::Regex(Box::new(regex(&message).at("safe_regex_match")?)))
         }
     };
     nothing_left(&message)?;
@@ -95,21 +95,21 @@ fn text(mut message: matcher::StringMatcher) -> Result<Text, Refusal> {
         Some(MatchPattern::SafeRegex(_)) if ignores_case => {
             return Err(Refusal::invalid("`ignore_case` is not for regexes"));
         }
-        Some(MatchPattern::SafeRegex(message)) => return Ok(Text::Regex(Box::new(regex(message)?))),
+        Some(MatchPattern::SafeRegex(message)) => return Ok(Text::Regex(Box::new(regex(&message)?))),
         Some(MatchPattern::Custom(_)) => return Err(Refusal::not_in_force("custom")),
     };
     nothing_left(&message)?;
     Ok(if ignores_case { Text::IgnoreCase(Box::new(text)) } else { text })
 }
 
-fn regex(message: matcher::RegexMatcher) -> Result<Regex, Refusal> {
-    engine_is_re2(&message)?;
+fn regex(message: &matcher::RegexMatcher) -> Result<Regex, Refusal> {
+    engine_is_re2(message)?;
     Regex::new(&message.regex).map_err(|error| Refusal::invalid(error.to_string()))
 }
 
 /// Compiles a regex that is used for substitution.
-pub(super) fn substitution(message: matcher::RegexMatcher) -> Result<Regex, Refusal> {
-    engine_is_re2(&message)?;
+pub(super) fn substitution(message: &matcher::RegexMatcher) -> Result<Regex, Refusal> {
+    engine_is_re2(message)?;
     Regex::for_substitution(&message.regex).map_err(|error| Refusal::invalid(error.to_string()))
 }
 
