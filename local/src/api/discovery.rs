@@ -219,6 +219,8 @@ impl Groups {
             if let Some(resource) = resources.by_path(home, "v1", plural) {
                 let mut entry = Entry::of(resource, "v1");
                 entry.categories.clear();
+                // `kubectl get deploy` means the current group, without a warning that there is another.
+                entry.short_names.clear();
                 add(group, version, entry);
             }
         }

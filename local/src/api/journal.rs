@@ -9,7 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -79,6 +79,8 @@ struct Header {
 }
 
 const MAGIC: &str = "meshctl-local-1";
+/// An object larger than this is refused: everything here is held in memory, too.
+const MAX_LINE: usize = 2 << 20;
 
 /// What opening found.
 pub(crate) struct Replay {
@@ -110,13 +112,13 @@ impl Journal {
     pub(crate) fn open(path: &Path) -> Result<Replay, OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let lock_path = path.with_extension("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(io)?;
+        let lock = private().create(true).truncate(false).write(true).open(&lock_path).map_err(io)?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse { path: path.to_owned() }),
             Err(error) => return Err(io(error.into())),
         }
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        let mut file = private().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
             write_header(&mut file, 0, 2).map_err(io)?;
             sync_directory(path).map_err(io)?;
@@ -161,6 +163,9 @@ impl Journal {
             return Err(std::io::Error::other(broken.clone()));
         }
         let line = line(record)?;
+        if line.len() > MAX_LINE {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
         if let Err(error) = self.file.write_all_at(&line, self.length) {
             if let Err(undo) = self.file.set_len(self.length) {
                 self.broken = Some(format!("the journal could not be repaired after a failed write: {undo}"));
@@ -177,7 +182,7 @@ impl Journal {
         let next = self.next_version();
         let temporary = self.path.with_extension("compacting");
         let objects: Vec<_> = objects.collect();
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+        let mut file = private().read(true).write(true).create(true).truncate(true).open(&temporary)?;
         let mut length = write_header(&mut file, objects.len() as u64, next)?;
         let mut writer = BufWriter::with_capacity(1 << 16, file);
         for (resource, object) in objects {
@@ -285,6 +290,13 @@ fn checked(line: &[u8]) -> Result<&[u8], &'static str> {
         return Err("the line is not what its checksum says");
     }
     Ok(json)
+}
+
+/// Secrets are among the objects, so nobody else may read the file.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
 }
 
 fn sync_directory(path: &Path) -> std::io::Result<()> {

@@ -241,6 +241,11 @@ impl State {
         metadata(&mut object).insert("resourceVersion".into(), version.to_string().into());
         let record = Record { change, resource: resource.to_owned(), object: &object };
         self.journal.append(&record).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::FileTooLarge {
+                let name = object::name(record.object);
+                let message = format!("Request entity too large: {resource} \"{name}\" is larger than 2 MiB");
+                return ApiError::new(Reason::RequestEntityTooLarge, message);
+            }
             ApiError::internal(format!("the change could not be written to the journal, so it was not made: {error}"))
         })?;
         let object = Arc::new(object);

@@ -236,6 +236,43 @@ fn a_journal_in_use_or_of_another_kind_is_refused() {
 }
 
 #[test]
+fn an_object_that_is_too_large_is_refused_and_nothing_is_written() {
+    let (directory, store) = store();
+    let before = (store.version(), std::fs::metadata(directory.path().join("journal")).expect("a journal").len());
+    let refused = store.create("configmaps", config_map("large", &"x".repeat(3 << 20))).expect_err("too large");
+    assert_eq!(refused.reason, Reason::RequestEntityTooLarge);
+    assert_eq!(
+        before,
+        (store.version(), std::fs::metadata(directory.path().join("journal")).expect("a journal").len())
+    );
+}
+
+#[test]
+fn services_get_addresses_of_their_own_and_keep_them() {
+    let (_directory, store) = store();
+    let service = |name: &str, spec: Value| json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec});
+    let ports = json!([{"port": 80}]);
+    let address = |service: &Value| object::text(service, "/spec/clusterIP").to_owned();
+    let first = store.create("services", service("a", json!({"ports": ports}))).expect("created");
+    assert!(address(&first).starts_with("10.96."), "{first}");
+    let headless = store.create("services", service("b", json!({"clusterIP": "None"}))).expect("created");
+    assert_eq!(address(&headless), "None");
+    let external = json!({"type": "ExternalName", "externalName": "example.com"});
+    assert_eq!(address(&store.create("services", service("c", external)).expect("created")), "");
+    let taken = json!({"clusterIP": address(&first), "ports": ports});
+    assert_eq!(store.create("services", service("d", taken)).expect_err("taken").reason, Reason::Invalid);
+    let outside = json!({"clusterIP": "192.0.2.1", "ports": ports});
+    assert_eq!(store.create("services", service("d", outside)).expect_err("not ours").reason, Reason::Invalid);
+    let updated = store.update("services", service("a", json!({"ports": [{"port": 81}]}))).expect("updated");
+    assert_eq!(address(&updated), address(&first));
+    let moved = json!({"clusterIP": "10.96.9.9", "ports": ports});
+    assert_eq!(store.update("services", service("a", moved)).expect_err("kept").reason, Reason::Invalid);
+    store.delete("services", "default", "a", &DeleteOptions::default()).expect("deleted");
+    let again = store.create("services", service("a", json!({"ports": ports}))).expect("created");
+    assert_eq!(address(&again), address(&first), "the address depends on the name");
+}
+
+#[test]
 fn events_are_bounded() {
     let (_directory, store) = store();
     for _ in 0..EVENTS + 5 {
