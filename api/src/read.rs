@@ -6,12 +6,13 @@
 //! same paths; where a field stands is looked up only when there is something to say about it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::problem::{Location, NOT_IN_FORCE, Problem};
 use crate::suggest;
 use crate::yaml::{Entry, Mark, Node, Value};
+
+mod values;
 
 /// A type that can be read from a tree.
 pub trait Read: Sized {
@@ -57,13 +58,19 @@ pub struct Context<'a> {
     object: Option<String>,
     path: Vec<Step<'a>>,
     problems: Vec<Problem>,
+    errors: usize,
+    /// Number of problems that were found when there were enough.
+    omitted: usize,
 }
+
+/// So many problems of one object are told; more help nobody, and an object could be made to have a million.
+const MANY: usize = 100;
 
 impl<'a> Context<'a> {
     /// Begins at the root of a document of the given file, if it came from one.
     #[must_use]
     pub fn new(file: Option<&'a str>, root: &'a Node) -> Self {
-        Context { file, root, object: None, path: Vec::new(), problems: Vec::new() }
+        Context { file, root, object: None, path: Vec::new(), problems: Vec::new(), errors: 0, omitted: 0 }
     }
 
     /// Names the object that problems are about from now on, as `RouteRule default/reviews`.
@@ -71,27 +78,34 @@ impl<'a> Context<'a> {
         self.object = Some(object);
     }
 
-    /// All that was found.
+    /// All that was found, up to a number that nobody reads to the end.
     #[must_use]
-    pub fn into_problems(self) -> Vec<Problem> {
+    pub fn into_problems(mut self) -> Vec<Problem> {
+        if self.omitted > 0 {
+            self.path.clear();
+            let problem = Problem::error(format!("there are {} more problems in this object", self.omitted));
+            let problem = self.placed(problem, self.mark());
+            self.problems.push(problem);
+        }
         self.problems
     }
 
     /// Number of problems so far that refuse the object.
     #[must_use]
     pub fn errors(&self) -> usize {
-        self.problems.iter().filter(|problem| problem.is_error()).count()
+        self.errors
     }
 
     /// Whether nothing in what is looked at, or in its parts, has been refused.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let here = render_path(&self.path);
-        !self.problems.iter().any(|problem| {
-            let below = problem.path.strip_prefix(&here);
-            problem.is_error()
-                && below.is_some_and(|rest| here.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
-        })
+        self.omitted == 0
+            && !self.problems.iter().any(|problem| {
+                let below = problem.path.strip_prefix(&here);
+                problem.is_error()
+                    && below.is_some_and(|rest| here.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
+            })
     }
 
     /// Looks into a field or an element for the time of `look`.
@@ -125,13 +139,26 @@ impl<'a> Context<'a> {
     }
 
     fn report(&mut self, problem: Problem) {
-        let problem = Problem {
-            location: self.file.and_then(|file| self.mark().map(|mark| mark.in_file(file))),
+        self.note(problem, Self::mark);
+    }
+
+    fn note(&mut self, problem: Problem, mark: impl FnOnce(&Self) -> Option<Mark>) {
+        self.errors += usize::from(problem.is_error());
+        if self.problems.len() < MANY {
+            let problem = self.placed(problem, mark(self));
+            self.problems.push(problem);
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    fn placed(&self, problem: Problem, mark: Option<Mark>) -> Problem {
+        Problem {
+            location: self.file.and_then(|file| mark.map(|mark| mark.in_file(file))),
             object: self.object.clone(),
             path: render_path(&self.path),
             ..problem
-        };
-        self.problems.push(problem);
+        }
     }
 
     /// Where the object begins, if it came from a file.
@@ -360,14 +387,8 @@ impl Context<'_> {
     fn unknown_field(&mut self, key: &str, message: String, hint: String) {
         self.path.push(Step::Field(Cow::Owned(key.to_owned())));
         // The name is what is wrong, so that is where to point.
-        let mark = self.key_mark().or_else(|| self.mark());
-        let problem = Problem {
-            location: self.file.and_then(|file| mark.map(|mark| mark.in_file(file))),
-            object: self.object.clone(),
-            path: render_path(&self.path),
-            ..Problem::error(message).with_hint(hint)
-        };
-        self.problems.push(problem);
+        let problem = Problem::error(message).with_hint(hint);
+        self.note(problem, |context| context.key_mark().or_else(|| context.mark()));
         self.path.pop();
     }
 
@@ -382,123 +403,6 @@ impl Context<'_> {
             (Step::Field(name), Value::Map(entries)) => find(entries, name)?.mark,
             _ => None,
         }
-    }
-}
-
-impl Read for String {
-    const WHAT: &'static str = "text";
-
-    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
-        match &node.value {
-            Value::String(text) => Some(text.clone()),
-            _ => {
-                context.wrong_type(Self::WHAT, node);
-                None
-            }
-        }
-    }
-}
-
-impl Read for bool {
-    const WHAT: &'static str = "true or false";
-
-    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
-        match node.value {
-            Value::Bool(value) => Some(value),
-            _ => {
-                context.wrong_type(Self::WHAT, node);
-                None
-            }
-        }
-    }
-}
-
-impl Read for i64 {
-    const WHAT: &'static str = "a whole number";
-
-    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
-        if let Value::Number(number) = &node.value {
-            if let Some(value) = number.as_i64() {
-                return Some(value);
-            }
-            // JSON knows one kind of number: 100.0 is a whole one.
-            if let Some(value) = number.as_f64().filter(|value| value.fract() == 0.0 && value.abs() < 9e15) {
-                #[expect(clippy::cast_possible_truncation, reason = "whole and in range, by the filter above")]
-                return Some(value as i64);
-            }
-        }
-        context.wrong_type(Self::WHAT, node);
-        None
-    }
-}
-
-impl Read for i32 {
-    const WHAT: &'static str = "a whole number";
-
-    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
-        let value = i64::read(node, context)?;
-        let narrow = i32::try_from(value).ok();
-        if narrow.is_none() {
-            let message =
-                format!("{} is {value}, which is not between {} and {}", context.subject(), i32::MIN, i32::MAX);
-            context.error(message);
-        }
-        narrow
-    }
-}
-
-impl Read for f64 {
-    const WHAT: &'static str = "a number";
-
-    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
-        let value = match &node.value {
-            Value::Number(number) => number.as_f64(),
-            _ => None,
-        };
-        if value.is_none() {
-            context.wrong_type(Self::WHAT, node);
-        }
-        value
-    }
-}
-
-impl<T: Read> Read for Vec<T> {
-    const WHAT: &'static str = "a list";
-
-    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
-        let Value::List(items) = &node.value else {
-            context.wrong_type(Self::WHAT, node);
-            return None;
-        };
-        // An element that cannot be read is left out: its problem refuses the object anyway.
-        Some(
-            items
-                .iter()
-                .enumerate()
-                .filter_map(|(index, item)| context.within(index, |context| context.read(item)))
-                .collect(),
-        )
-    }
-}
-
-impl<T: Read> Read for BTreeMap<String, T> {
-    const WHAT: &'static str = "a mapping";
-
-    fn read<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<Self> {
-        let Value::Map(entries) = &node.value else {
-            context.wrong_type(Self::WHAT, node);
-            return None;
-        };
-        Some(
-            entries
-                .iter()
-                .filter_map(|entry| {
-                    let step = Step::Field(Cow::Borrowed(entry.key.as_str()));
-                    let value = context.within(step, |context| context.read(&entry.value))?;
-                    Some((entry.key.clone(), value))
-                })
-                .collect(),
-        )
     }
 }
 

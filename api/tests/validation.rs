@@ -89,3 +89,19 @@ fn the_classic_application_is_passed_through() {
         assert!(!parsed.is_empty() && parsed.iter().all(|object| object.ours.is_none()), "{file}");
     }
 }
+
+#[test]
+fn the_samples_of_this_repository_are_accepted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/bookinfo");
+    let mut ours = 0;
+    for entry in fs::read_dir(&folder).expect("the samples are there") {
+        let path = entry.expect("a folder can be read").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.ends_with(".yaml") && name != "local-images.yaml" {
+            let (parsed, problems) = object::validate_text(name, &read(&path));
+            assert_eq!(problems, [], "{name}");
+            ours += parsed.iter().filter(|object| object.ours.is_some()).count();
+        }
+    }
+    assert!(ours > 10, "{ours}");
+}

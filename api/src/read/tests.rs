@@ -103,3 +103,11 @@ fn null_is_the_same_as_leaving_a_field_out() {
     assert_eq!(read("fullName:\nage: 1\n").1, ["pet.yaml:1:1: `fullName` is missing"]);
     assert_eq!(read("fullName: Rex\nfriends: [~]\n").1, ["pet.yaml:2:11: `friends[0]` is missing"]);
 }
+
+#[test]
+fn an_object_with_a_million_problems_tells_the_first_hundred() {
+    let text = format!("fullName: Rex\nfriends: [{}]\n", "1,".repeat(100_000));
+    let (_, problems) = read(&text);
+    assert_eq!(problems.len(), 101);
+    assert_eq!(problems[100], "pet.yaml:1:1: there are 99900 more problems in this object");
+}
