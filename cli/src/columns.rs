@@ -30,7 +30,7 @@ pub fn of_objects(resource: &Resource, objects: &[Value], options: &Options) -> 
         "RouteRule" if resource.is_mesh() => route_rule(options),
         "DestinationPolicy" if resource.is_mesh() => destination_policy(options),
         "Pod" => pods(options),
-        _ => vec![("AGE", Box::new(|object, options| created(object, options)))],
+        _ => vec![("AGE", Box::new(created))],
     };
     let mut headings = Vec::new();
     if options.with_namespace {

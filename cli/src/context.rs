@@ -49,11 +49,11 @@ pub fn find(global: &Global, settings: &Settings) -> Result<Target, Error> {
         return named_local(name, settings).and_then(|dir| local(name, &dir));
     }
     if let Some(path) = &global.kubeconfig {
-        return from_files(vec![path.clone()], global.context.as_deref(), "--kubeconfig");
+        return from_files(std::slice::from_ref(path), global.context.as_deref(), "--kubeconfig");
     }
     let named = settings.kubeconfig_files();
     if !named.is_empty() {
-        return from_files(named, global.context.as_deref(), "$KUBECONFIG");
+        return from_files(&named, global.context.as_deref(), "$KUBECONFIG");
     }
     if global.context.is_none()
         && let Some((name, dir)) = running_local(settings)?
@@ -61,7 +61,7 @@ pub fn find(global: &Global, settings: &Settings) -> Result<Target, Error> {
         return local(&name, &dir);
     }
     match settings.default_kubeconfig().filter(|path| path.exists()) {
-        Some(path) => from_files(vec![path], global.context.as_deref(), "kubectl's default"),
+        Some(path) => from_files(&[path], global.context.as_deref(), "kubectl's default"),
         None => Err(nothing_found(settings)),
     }
 }
@@ -142,10 +142,10 @@ pub fn local(name: &str, dir: &Path) -> Result<Target, Error> {
     Ok(Target { origin: Origin::Local(name.to_owned()), kubeconfig, context })
 }
 
-fn from_files(files: Vec<PathBuf>, wanted: Option<&str>, source: &str) -> Result<Target, Error> {
+fn from_files(files: &[PathBuf], wanted: Option<&str>, source: &str) -> Result<Target, Error> {
     let mut merged: Option<Kubeconfig> = None;
     let mut found = Vec::new();
-    for file in &files {
+    for file in files {
         // kubectl skips files of $KUBECONFIG that are not there.
         if source == "$KUBECONFIG" && files.len() > 1 && !file.exists() {
             continue;
@@ -156,11 +156,11 @@ fn from_files(files: Vec<PathBuf>, wanted: Option<&str>, source: &str) -> Result
             None => next,
             Some(earlier) => earlier
                 .merge(next)
-                .map_err(|e| Error::failed(format!("{} cannot be merged", list(&files))).because(e.to_string()))?,
+                .map_err(|e| Error::failed(format!("{} cannot be merged", list(files))).because(e.to_string()))?,
         });
     }
     let Some(kubeconfig) = merged else {
-        return Err(Error::failed(format!("none of the files of {source} exists: {}", list(&files))));
+        return Err(Error::failed(format!("none of the files of {source} exists: {}", list(files))));
     };
     let contexts: Vec<&str> = kubeconfig.contexts.iter().map(|c| c.name.as_str()).collect();
     let context = match wanted.or(kubeconfig.current_context.as_deref()).filter(|name| !name.is_empty()) {

@@ -53,7 +53,7 @@ pub fn sources(files: &FileArgs) -> Result<Vec<Source>, Error> {
         let read = if path.as_os_str() == "-" { stdin() } else { read(path, files.recursive) };
         match read {
             Ok(found) => sources.extend(found),
-            Err(problem) => problems.push(problem),
+            Err(problem) => problems.push(*problem),
         }
     }
     match problems.len() {
@@ -62,21 +62,21 @@ pub fn sources(files: &FileArgs) -> Result<Vec<Source>, Error> {
     }
 }
 
-fn stdin() -> Result<Vec<Source>, Problem> {
+fn stdin() -> Result<Vec<Source>, Box<Problem>> {
     let mut text = String::new();
     match std::io::stdin().lock().read_to_string(&mut text) {
         Ok(_) => Ok(vec![Source { name: "-".to_owned(), text }]),
-        Err(e) => Err(Problem::error(format!("cannot read standard input: {}", io_words(&e)))),
+        Err(e) => Err(Problem::error(format!("cannot read standard input: {}", io_words(&e))).into()),
     }
 }
 
-fn read(path: &Path, recursive: bool) -> Result<Vec<Source>, Problem> {
+fn read(path: &Path, recursive: bool) -> Result<Vec<Source>, Box<Problem>> {
     let unreadable = |path: &Path, e: &std::io::Error| {
         let problem = Problem::error(format!("cannot read {}: {}", path.display(), io_words(e)));
-        match neighbour(path) {
+        Box::new(match neighbour(path) {
             Some(near) if e.kind() == std::io::ErrorKind::NotFound => problem.with_hint(format!("did you mean `{near}`?")),
             _ => problem,
-        }
+        })
     };
     if !path.is_dir() {
         let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
@@ -95,7 +95,7 @@ fn read(path: &Path, recursive: bool) -> Result<Vec<Source>, Problem> {
         }
     }
     if sources.is_empty() {
-        return Err(Problem::error(format!("{} holds no .yaml, .yml or .json file", path.display())));
+        return Err(Problem::error(format!("{} holds no .yaml, .yml or .json file", path.display())).into());
     }
     Ok(sources)
 }

@@ -147,7 +147,7 @@ impl Ui {
     /// As [`Ui::print`].
     pub fn bytes(&self, bytes: &[u8]) -> Result<(), Error> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(write_error)
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|e| write_error(&e))
     }
 
     /// Writes bytes of somebody else's to standard error.
@@ -156,7 +156,7 @@ impl Ui {
     /// When the reader has gone, an error that says nothing.
     pub fn error_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
         let mut stderr = io::stderr().lock();
-        stderr.write_all(bytes).and_then(|()| stderr.flush()).map_err(write_error)
+        stderr.write_all(bytes).and_then(|()| stderr.flush()).map_err(|e| write_error(&e))
     }
 
     /// Writes one line of data.
@@ -194,11 +194,11 @@ impl Ui {
     }
 }
 
-fn write_error(error: io::Error) -> Error {
+fn write_error(error: &io::Error) -> Error {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Error::broken_pipe();
     }
-    Error::failed("cannot write to standard output").because(crate::error::io_words(&error))
+    Error::failed("cannot write to standard output").because(crate::error::io_words(error))
 }
 
 /// Shows an error where its reader looks for it, and says how the process ends.

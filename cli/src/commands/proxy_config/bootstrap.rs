@@ -115,7 +115,10 @@ fn envoy(pod: &Value, dir: &Path, pilot_address: Option<&str>) -> Value {
         containers.iter().any(|container| text(container, &["name"]) == Some(PROXY_CONTAINER))
     });
     let role = if is_gateway { "gateway" } else { "sidecar" };
-    let owner = text(pod, &["metadata", "labels", "app"]).unwrap_or(name);
+    // A Deployment's pods belong to its ReplicaSet, whose name is the Deployment's and a hash.
+    let owner = text(pod, &["metadata", "labels", "pod-template-hash"])
+        .and_then(|hash| name.split_once(&format!("-{hash}")))
+        .map_or(name, |(owner, _)| owner);
     let pilot = format!("{PILOT}.{SYSTEM_NAMESPACE}.svc");
     let file = |name: &str| dir.join(name).display().to_string();
     engine::generate::envoy_bootstrap(&Bootstrap {

@@ -261,9 +261,9 @@ pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table
             table.row(vec![
                 address,
                 shown,
-                state.map(|s| number(s, "requestsInFlight")).unwrap_or_default(),
-                state.map(|s| number(s, "requestsTotal")).unwrap_or_default(),
-                state.map(|s| number(s, "requestsFailed")).unwrap_or_default(),
+                state.map(|s| number(s, "inFlight")).unwrap_or_default(),
+                state.map(|s| number(s, "total")).unwrap_or_default(),
+                state.map(|s| number(s, "failed")).unwrap_or_default(),
                 workload.to_owned(),
                 parts.host.to_owned(),
                 parts.port.to_owned(),
@@ -356,7 +356,7 @@ mod tests {
         let entry = json!({ "name": name, "resource": { "endpoints": [ { "lb_endpoints": [ {
             "endpoint": { "address": { "socket_address": { "address": "10.244.0.7", "port_value": 9080 } } },
             "metadata": { "filter_metadata": { "mesh": { "workload": "reviews-v1" } } } } ] } ] } });
-        let live = json!([ { "name": name, "endpoints": [ { "address": "10.244.0.7:9080", "health": "HEALTHY", "requestsInFlight": 2, "requestsTotal": 7, "requestsFailed": 1 } ] } ]);
+        let live = json!([ { "name": name, "endpoints": [ { "address": "10.244.0.7:9080", "health": "HEALTHY", "inFlight": 2, "total": 7, "failed": 1 } ] } ]);
         assert_eq!(
             words(&endpoints(&[&entry], &live, Paint::PLAIN)),
             "10.244.0.7:9080 HEALTHY 2 7 1 reviews-v1 reviews.default.svc.cluster.local 9080 -"
