@@ -240,3 +240,20 @@ fn listeners_and_clusters_say_which_routes_and_endpoints_they_want() {
     assert_eq!(compiler.wanted(Kind::Route).into_iter().collect::<Vec<_>>(), names(Kind::Route));
     assert_eq!(compiler.wanted(Kind::Endpoints).into_iter().collect::<Vec<_>>(), names(Kind::Endpoints));
 }
+
+#[test]
+fn no_damaged_resource_makes_the_compiler_panic() {
+    let model = with_rules();
+    let node = sidecar(&model, "reviews", "v2");
+    let mut refused = 0;
+    for resource in generate::everything(&model, &node) {
+        for at in (0..resource.body.len()).step_by(3) {
+            let mut body = resource.body.to_vec();
+            body[at] ^= 1 << (at % 8);
+            refused += u32::from(engine::compile::check(resource.kind, &resource.name, &body).is_err());
+            body.truncate(at);
+            refused += u32::from(engine::compile::check(resource.kind, &resource.name, &body).is_err());
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
