@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use runtime::Tasks;
 use serde_json::Value;
 
@@ -52,6 +53,9 @@ trait Controller: Send + Sync + 'static {
 /// Time until an object is looked at again that could not be brought into order.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Objects that are looked at side by side.
+const AT_ONCE: usize = 8;
+
 fn spawn<C: Controller>(tasks: &Tasks, name: &'static str, api: &Arc<Api>, controller: C) {
     let (store, token) = (api.store().clone(), tasks.token().clone());
     tasks.spawn(name, async move {
@@ -80,16 +84,25 @@ async fn follow<C: Controller>(
     due: &mut BTreeSet<Key>,
 ) -> ApiError {
     loop {
+        // Side by side, as one may wait for a webhook that does not answer.
+        let looked_at: Vec<_> = stream::iter(std::mem::take(due))
+            .map(|key| async move {
+                let outcome = controller.reconcile(&key).await;
+                (key, outcome)
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
         let mut again = BTreeSet::new();
-        while let Some(key) = due.pop_first() {
-            if let Err(error) = controller.reconcile(&key).await
-                && !error.is_not_found()
-            {
-                if !error.is_conflict() {
-                    tracing::warn!(controller = name, namespace = key.0, name = key.1, %error, "not in order yet; trying again");
-                }
-                again.insert(key);
+        for (key, outcome) in looked_at {
+            let Err(error) = outcome else { continue };
+            if error.is_not_found() {
+                continue;
             }
+            if !error.is_conflict() {
+                tracing::warn!(controller = name, namespace = key.0, name = key.1, %error, "not in order yet; trying again");
+            }
+            again.insert(key);
         }
         let event = if again.is_empty() {
             watch.next().await

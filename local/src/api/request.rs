@@ -214,7 +214,63 @@ impl Form {
     pub(super) fn is_aggregated_discovery(headers: &HeaderMap) -> bool {
         let accept = headers.get(ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();
         accept.split(',').any(|range| {
-            range.contains("as=APIGroupDiscoveryList") && range.contains("v=v2;") || range.trim_end().ends_with("v=v2")
+            let mut parameters = range.split(';').map(str::trim);
+            let has = |wanted: &str| range.split(';').any(|it| it.trim() == wanted);
+            parameters.next() == Some("application/json") && has("as=APIGroupDiscoveryList") && has("v=v2")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_stand_for_what_they_stand_for_in_kubernetes() {
+        let resources = Resources::built_in();
+        let found = |path: &str| match Place::parse(&resources, path) {
+            Ok(Place::Objects(it)) => format!("{} {}/{} {}", it.resource.key(), it.namespace, it.name, it.subresource),
+            Ok(other) => format!("{other:?}"),
+            Err(error) => error.status_code().to_string(),
+        };
+        for (path, expected) in [
+            ("/api/v1/pods", "pods / "),
+            ("/api/v1/namespaces/a/pods/b/log", "pods a/b log"),
+            ("/api/v1/namespaces/a", "namespaces /a "),
+            ("/api/v1/namespaces/a/status", "namespaces /a status"),
+            ("/apis/apps/v1/namespaces/a/deployments/b/scale", "deployments.apps a/b scale"),
+            ("/apis/extensions/v1beta1/namespaces/a/ingresses", "ingresses.networking.k8s.io a/ "),
+            ("/apis/events.k8s.io/v1/namespaces/a/events", "events a/ "),
+            ("/api/v1/pods/b", "404"),
+            ("/api/v1/namespaces/a/nodes/b", "404"),
+            ("/api/v1/nodes/b", "nodes /b "),
+            ("/apis/apps/v2/deployments", "404"),
+            ("/apis/authentication.k8s.io/v1/tokenreviews", "Review(\"tokenreviews\")"),
+            ("/%ff", "404"),
+        ] {
+            assert_eq!(found(path), expected, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_line_panics(path in "(/(api|apis|v1|apps|namespaces|pods|log|%[0-9a-f]{2}|[a-z./%]{0,6})){0,8}", query in ".{0,60}") {
+            let resources = Resources::built_in();
+            let query = Query::parse(&query);
+            let _ = query.number("limit");
+            if let Ok(Place::Objects(target)) = Place::parse(&resources, &path) {
+                let _ = query.selection(&target);
+            }
+        }
+
+        #[test]
+        fn no_selector_panics(text in "[a-z=!<>,() in]{0,40}", any in ".{0,40}") {
+            for text in [&text, &any] {
+                let _ = Selection::all().with_labels(text);
+                let _ = Selection::all().with_fields("pods", text);
+            }
+        }
     }
 }

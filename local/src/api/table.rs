@@ -395,6 +395,13 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_printer_column_panics(expression in "[.a-z\\[\\]*?@()'\"=0-9\\\\é$]{0,30}") {
+            let _ = path(&json!({"a": [{"b": 1}], "é": {"c": "d"}}), &expression);
+        }
+    }
+
     #[test]
     fn a_pods_row_counts_sidecars_and_names_what_it_waits_for() {
         let pod = json!({
