@@ -66,15 +66,13 @@ async fn nothing_is_left_when_the_supervisor_is_killed_and_pods_come_back_afterw
 
     let again = Mesh::start_on(mesh.directory).await;
     again.ready("a").await;
-    let restarts = again
-        .when("a", |pod| state(pod, "containerStatuses", "app").and_then(|it| it["restartCount"].as_u64()))
-        .await;
+    let restarts =
+        again.when("a", |pod| state(pod, "containerStatuses", "app").and_then(|it| it["restartCount"].as_u64())).await;
     assert_eq!(restarts, 1);
     let again = Mesh::start_on(again.stop().await).await;
     again.ready("a").await;
-    let restarts = again
-        .when("a", |pod| state(pod, "containerStatuses", "app").and_then(|it| it["restartCount"].as_u64()))
-        .await;
+    let restarts =
+        again.when("a", |pod| state(pod, "containerStatuses", "app").and_then(|it| it["restartCount"].as_u64())).await;
     assert_eq!(restarts, 2, "a mesh that was stopped in peace is no different");
     again.stop().await;
 }
@@ -84,17 +82,20 @@ async fn an_application_has_no_capability_and_sees_neither_the_sidecars_files_no
     let mesh = Mesh::start().await;
     let security = json!({"runAsUser": 1337});
     let token = json!({"serviceAccountToken": {"path": "token", "audience": "mesh-pilot"}});
-    mesh.run("p", json!({
-        "initContainers": [
-            {"name": "rules", "image": "empty", "command": ["nft"], "args": ["add table inet marker"],
-             "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}},
-            {"name": "sidecar", "image": "test", "args": ["serve", "9090", "sidecar"], "restartPolicy": "Always",
-             "startupProbe": {"tcpSocket": {"port": 9090}, "periodSeconds": 1}, "securityContext": security,
-             "volumeMounts": [{"name": "proxy", "mountPath": "/var/run/secrets/mesh", "readOnly": true}]},
-        ],
-        "containers": [{"name": "app", "image": "test", "args": ["serve", "8080", "app"]}],
-        "volumes": [{"name": "proxy", "projected": {"sources": [token]}}],
-    }))
+    mesh.run(
+        "p",
+        json!({
+            "initContainers": [
+                {"name": "rules", "image": "empty", "command": ["nft"], "args": ["add table inet marker"],
+                 "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}},
+                {"name": "sidecar", "image": "test", "args": ["serve", "9090", "sidecar"], "restartPolicy": "Always",
+                 "startupProbe": {"tcpSocket": {"port": 9090}, "periodSeconds": 1}, "securityContext": security,
+                 "volumeMounts": [{"name": "proxy", "mountPath": "/var/run/secrets/mesh", "readOnly": true}]},
+            ],
+            "containers": [{"name": "app", "image": "test", "args": ["serve", "8080", "app"]}],
+            "volumes": [{"name": "proxy", "projected": {"sources": [token]}}],
+        }),
+    )
     .await;
     mesh.ready("p").await;
     let capabilities = async |container: &str| {
@@ -118,7 +119,8 @@ async fn an_application_has_no_capability_and_sees_neither_the_sidecars_files_no
     // One network for all containers of the pod, and a file system of its own for each.
     let (answer, _) = mesh.exec("p", "app", &[PROGRAM, "get", "127.0.0.1:9090", "/"]).await;
     assert_eq!(answer, "sidecar");
-    let (_, written) = mesh.exec("p", "app", &["sh", "-c", "echo x > /tmp/own && ! test -e /var/lib && ! touch /usr/x"]).await;
+    let (_, written) =
+        mesh.exec("p", "app", &["sh", "-c", "echo x > /tmp/own && ! test -e /var/lib && ! touch /usr/x"]).await;
     assert!(written, "the application can write where it must, and only there");
     let (_, shared) = mesh.exec("p", "sidecar", &["test", "-e", "/tmp/own"]).await;
     assert!(!shared, "containers share a file system");
@@ -129,8 +131,12 @@ async fn an_application_has_no_capability_and_sees_neither_the_sidecars_files_no
 async fn init_containers_run_in_order_and_sidecars_start_first_and_end_last() {
     let mesh = Mesh::start().await;
     let shared = json!([{"name": "shared", "mountPath": "/shared"}]);
-    let note = |what: &str| format!("echo {what} >> /shared/order; trap 'echo {what}-ends >> /shared/order; exit 0' TERM; {}",
-        if what.starts_with("init") { "true" } else { "while true; do sleep 0.05; done" });
+    let note = |what: &str| {
+        format!(
+            "echo {what} >> /shared/order; trap 'echo {what}-ends >> /shared/order; exit 0' TERM; {}",
+            if what.starts_with("init") { "true" } else { "while true; do sleep 0.05; done" }
+        )
+    };
     let container = |name: &str| json!({"name": name, "image": "empty", "command": ["sh", "-c", note(name)], "volumeMounts": shared});
     let sidecar = |name: &str| {
         let mut sidecar = container(name);
@@ -139,11 +145,14 @@ async fn init_containers_run_in_order_and_sidecars_start_first_and_end_last() {
         sidecar
     };
     let directory = tempfile::tempdir().expect("a directory");
-    mesh.run("p", json!({
-        "initContainers": [container("init1"), sidecar("side1"), container("init2"), sidecar("side2")],
-        "containers": [container("main")],
-        "volumes": [{"name": "shared", "hostPath": {"path": directory.path()}}],
-    }))
+    mesh.run(
+        "p",
+        json!({
+            "initContainers": [container("init1"), sidecar("side1"), container("init2"), sidecar("side2")],
+            "containers": [container("main")],
+            "volumes": [{"name": "shared", "hostPath": {"path": directory.path()}}],
+        }),
+    )
     .await;
     mesh.ready("p").await;
     eventually("the application has begun", async || {
@@ -151,7 +160,8 @@ async fn init_containers_run_in_order_and_sidecars_start_first_and_end_last() {
     })
     .await;
     mesh.delete("p").await;
-    eventually("the pod is gone", async || mesh.pods().get_opt("p").await.expect("an answer").is_none().then_some(())).await;
+    eventually("the pod is gone", async || mesh.pods().get_opt("p").await.expect("an answer").is_none().then_some(()))
+        .await;
     let order = std::fs::read_to_string(directory.path().join("order")).expect("the notes");
     let order: Vec<_> = order.lines().collect();
     assert_eq!(order, ["init1", "side1", "init2", "side2", "main", "main-ends", "side2-ends", "side1-ends"]);
@@ -161,10 +171,15 @@ async fn init_containers_run_in_order_and_sidecars_start_first_and_end_last() {
 #[tokio::test]
 async fn a_program_that_exits_at_once_and_an_image_without_program_say_so() {
     let mesh = Mesh::start().await;
-    mesh.run("crash", json!({"containers": [{"name": "app", "image": "empty", "command": ["sh", "-c", "echo out of luck; exit 3"]}]})).await;
+    mesh.run(
+        "crash",
+        json!({"containers": [{"name": "app", "image": "empty", "command": ["sh", "-c", "echo out of luck; exit 3"]}]}),
+    )
+    .await;
     mesh.run("unknown", json!({"containers": [{"name": "app", "image": "example.com/unknown:1"}]})).await;
     mesh.run("hollow", json!({"containers": [{"name": "app", "image": "empty"}]})).await;
-    mesh.run("missing", json!({"containers": [{"name": "app", "image": "empty", "command": ["/no/such/program"]}]})).await;
+    mesh.run("missing", json!({"containers": [{"name": "app", "image": "empty", "command": ["/no/such/program"]}]}))
+        .await;
     let waiting = async |pod: &str, reason: &str| {
         mesh.when(pod, |it| {
             let app = state(it, "containerStatuses", "app")?;
@@ -194,7 +209,10 @@ async fn a_pod_that_fails_its_liveness_probe_is_restarted_and_one_that_completes
     let liveness = json!({"exec": {"command": ["test", "-e", "/alive"]}, "periodSeconds": 1, "failureThreshold": 1});
     mesh.run("sick", json!({"containers": [{"name": "app", "image": "empty", "command": ["sleep", "1000"], "livenessProbe": liveness}]})).await;
     mesh.run("done", json!({"restartPolicy": "OnFailure", "containers": [{"name": "app", "image": "test", "args": ["say", "done"]}]})).await;
-    mesh.when("sick", |pod| state(pod, "containerStatuses", "app").filter(|it| it["restartCount"].as_u64() > Some(0)).map(|_| ())).await;
+    mesh.when("sick", |pod| {
+        state(pod, "containerStatuses", "app").filter(|it| it["restartCount"].as_u64() > Some(0)).map(|_| ())
+    })
+    .await;
     mesh.when("done", |pod| (pod["status"]["phase"] == "Succeeded").then_some(())).await;
     assert_eq!(mesh.log("done", "app", false).await, "done\n");
     mesh.stop().await;
@@ -203,8 +221,14 @@ async fn a_pod_that_fails_its_liveness_probe_is_restarted_and_one_that_completes
 #[tokio::test]
 async fn configuration_reaches_the_program() {
     let mesh = Mesh::start().await;
-    mesh.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"color": "blue"}})).await;
-    mesh.create(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"key": "hush"}})).await;
+    mesh.create(
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"color": "blue"}}),
+    )
+    .await;
+    mesh.create(
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"key": "hush"}}),
+    )
+    .await;
     let env = json!([
         {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "color"}}},
         {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "key"}}},
@@ -221,7 +245,10 @@ async fn configuration_reaches_the_program() {
     }))
     .await;
     let address = mesh.ready("p").await;
-    let log = eventually("the program has spoken", async || Some(mesh.log("p", "app", false).await).filter(|log| log.contains("/tmp"))).await;
+    let log = eventually("the program has spoken", async || {
+        Some(mesh.log("p", "app", false).await).filter(|log| log.contains("/tmp"))
+    })
+    .await;
     assert_eq!(log, format!("blue hush p blue-p {address}\nbluehush/tmp\n"));
     mesh.stop().await;
 }
@@ -241,7 +268,7 @@ async fn ports_of_pods_and_of_balanced_services_are_reached_from_the_host() {
 
     mesh.create(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"},
         "spec": {"type": "LoadBalancer", "clusterIP": "10.96.7.7", "ports": [{"port": 80, "targetPort": 8080}]}}))
-    .await;
+        .await;
     mesh.create(json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": "front-1", "labels": {"kubernetes.io/service-name": "front"}},
@@ -325,7 +352,8 @@ async fn dns_answers_for_the_cluster_and_fails_fast_for_what_it_cannot_know() {
         let (text, _) = mesh.exec("a", "app", &["getent", "ahostsv4", name]).await;
         text.split_whitespace().next().map(str::to_owned)
     };
-    eventually("the headless service leads to its pod", async || (hosts("direct").await? == address).then_some(())).await;
+    eventually("the headless service leads to its pod", async || (hosts("direct").await? == address).then_some(()))
+        .await;
     let virtual_address = eventually("the service has an address", async || hosts("front").await).await;
     assert!(virtual_address.starts_with("10.96."), "{virtual_address}");
     assert_eq!(hosts("elsewhere").await, Some(virtual_address));

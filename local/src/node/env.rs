@@ -13,7 +13,7 @@ use crate::api::Store;
 pub(crate) enum ReferenceError {
     /// An object that is referred to does not exist.
     #[error("{kind} \"{name}\" not found in namespace {namespace}")]
-    NoObject {
+    MissingObject {
         /// `configmap` or `secret`.
         kind: &'static str,
         /// Its name.
@@ -23,7 +23,7 @@ pub(crate) enum ReferenceError {
     },
     /// The object has no such key.
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
-    NoKey {
+    MissingKey {
         /// `configmap` or `secret`.
         kind: &'static str,
         /// Its name.
@@ -35,7 +35,7 @@ pub(crate) enum ReferenceError {
     },
     /// A field that the node does not know.
     #[error("field {path} of the pod cannot be referred to")]
-    NoField {
+    UnknownField {
         /// As the pod names it.
         path: String,
     },
@@ -69,12 +69,12 @@ impl References<'_> {
     }
 
     pub(crate) fn no_object(&self, kind: &'static str, name: &str) -> ReferenceError {
-        ReferenceError::NoObject { kind, name: name.to_owned(), namespace: self.namespace().to_owned() }
+        ReferenceError::MissingObject { kind, name: name.to_owned(), namespace: self.namespace().to_owned() }
     }
 
     pub(crate) fn no_key(&self, kind: &'static str, name: &str, key: &str) -> ReferenceError {
         let (name, namespace, key) = (name.to_owned(), self.namespace().to_owned(), key.to_owned());
-        ReferenceError::NoKey { kind, name, namespace, key }
+        ReferenceError::MissingKey { kind, name, namespace, key }
     }
 
     /// A field of the pod, as `fieldRef` names it.
@@ -109,7 +109,7 @@ impl References<'_> {
                     let found = meta.annotations.iter().flatten().find(|(name, _)| *name == key);
                     found.map(|(_, it)| it.clone()).unwrap_or_default()
                 } else {
-                    return Err(ReferenceError::NoField { path: path.to_owned() });
+                    return Err(ReferenceError::UnknownField { path: path.to_owned() });
                 }
             }
         })

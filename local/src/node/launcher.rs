@@ -101,7 +101,7 @@ fn reap(socket: &OwnedFd, running: &mut HashMap<Pid, u64>) -> io::Result<()> {
 
 /// Forks the process that becomes a container's init, or one that enters a container.
 fn start(home: &OwnedFd, target_pid: Option<i32>, descriptors: Vec<OwnedFd>) -> io::Result<Pid> {
-    let target = target_pid.map(|pid| open_namespaces(pid)).transpose()?;
+    let target = target_pid.map(open_namespaces).transpose()?;
     match &target {
         None => sys::unshare(UnshareFlags::NEWPID)?,
         Some(namespaces) => move_into_link_name_space(namespaces.pid.as_fd(), Some(LinkNameSpaceType::ProcessID))?,

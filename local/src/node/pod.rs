@@ -72,19 +72,25 @@ impl Worker {
                 _ = self.wish.wait_for(|wish| wish.grace().is_some()) => {}
             }
             // Who leaves with the mesh has not ended: the pod goes on when the mesh is started again, and until then
-            // nobody must replace it.
+            // nobody must replace it. So its last status is the one from before its end.
             if matches!(*self.wish.borrow(), Wish::Leave(_)) {
-                publishing.cancel();
-            }
-            self.end(&context, containers).await;
-            publishing.cancel();
-            if let Err(error) = publisher.await {
-                tracing::error!(pod = self.reference.name, %error, "the last status of a pod is not written");
+                self.stop_publishing(&publishing, publisher).await;
+                self.end(&context, containers).await;
+            } else {
+                self.end(&context, containers).await;
+                self.stop_publishing(&publishing, publisher).await;
             }
             self.shared.forget(&self.reference);
             let _ = std::fs::remove_dir_all(&context.directory);
         }
         self.depart().await;
+    }
+
+    async fn stop_publishing(&self, publishing: &CancellationToken, publisher: JoinHandle<()>) {
+        publishing.cancel();
+        if let Err(error) = publisher.await {
+            tracing::error!(pod = self.reference.name, %error, "the last status of a pod is not written");
+        }
     }
 
     /// Makes the pod's network, files and volumes; `None` when the pod is deleted before that succeeds.

@@ -179,7 +179,7 @@ pub(crate) async fn start(shared: &Shared, host: FromHost, token: &CancellationT
     }
     DnsServer::start(&shared.domain, services.clone(), upstream, tracker.clone(), token.clone()).await?;
     for (index, sockets) in host.ports.into_iter().enumerate() {
-        balancer::serve(sockets, index, services.clone(), tracker, token);
+        balancer::serve(sockets, index, &services, tracker, token);
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ pub(crate) enum VolumeError {
         /// The volume.
         volume: String,
         /// What is missing.
-        source: ReferenceError,
+        source: Box<ReferenceError>,
     },
     /// A token could not be had.
     #[error("volume \"{volume}\": no token for service account {account}: {source}")]
@@ -30,7 +30,7 @@ pub(crate) enum VolumeError {
         /// The service account.
         account: String,
         /// What the API says.
-        source: ApiError,
+        source: Box<ApiError>,
     },
     /// Its kind does not exist on one machine.
     #[error(
@@ -111,11 +111,11 @@ impl Volumes<'_> {
     fn files(&self, volume: &Volume) -> Result<BTreeMap<String, Vec<u8>>, VolumeError> {
         let name = &volume.name;
         if let Some(map) = &volume.config_map {
-            return self.keys(name, "configmap", &map.name, map.items.as_deref(), map.optional);
+            return self.keys(name, ("configmap", &map.name), map.items.as_deref(), map.optional);
         }
         if let Some(secret) = &volume.secret {
             let secret_name = secret.secret_name.as_deref().unwrap_or_default();
-            return self.keys(name, "secret", secret_name, secret.items.as_deref(), secret.optional);
+            return self.keys(name, ("secret", secret_name), secret.items.as_deref(), secret.optional);
         }
         if let Some(projected) = &volume.projected {
             return self.projected(name, projected);
@@ -137,10 +137,10 @@ impl Volumes<'_> {
                 files.insert(token.path.clone(), self.token(volume, token)?.into_bytes());
             }
             if let Some(map) = &source.config_map {
-                files.extend(self.keys(volume, "configmap", &map.name, map.items.as_deref(), map.optional)?);
+                files.extend(self.keys(volume, ("configmap", &map.name), map.items.as_deref(), map.optional)?);
             }
             if let Some(secret) = &source.secret {
-                files.extend(self.keys(volume, "secret", &secret.name, secret.items.as_deref(), secret.optional)?);
+                files.extend(self.keys(volume, ("secret", &secret.name), secret.items.as_deref(), secret.optional)?);
             }
             if let Some(downward) = &source.downward_api {
                 files.extend(self.downward(volume, downward.items.as_deref().unwrap_or_default())?);
@@ -156,19 +156,18 @@ impl Volumes<'_> {
         self.tokens.issue(&self.pod, account, token.audience.as_deref(), seconds).map_err(|source| VolumeError::Token {
             volume: volume.to_owned(),
             account: account.to_owned(),
-            source,
+            source: Box::new(source),
         })
     }
 
     fn keys(
         &self,
         volume: &str,
-        kind: &'static str,
-        name: &str,
+        (kind, name): (&'static str, &str),
         items: Option<&[KeyToPath]>,
         optional: Option<bool>,
     ) -> Result<BTreeMap<String, Vec<u8>>, VolumeError> {
-        let failed = |source| VolumeError::Reference { volume: volume.to_owned(), source };
+        let failed = |source| VolumeError::Reference { volume: volume.to_owned(), source: Box::new(source) };
         let Some(data) = self.references.data(kind, name) else {
             return match optional {
                 Some(true) => Ok(BTreeMap::new()),
@@ -201,7 +200,7 @@ impl Volumes<'_> {
                 let value = self.references.field(path);
                 value
                     .map(|value| (item.path.clone(), value.into_bytes()))
-                    .map_err(|source| VolumeError::Reference { volume: volume.to_owned(), source })
+                    .map_err(|source| VolumeError::Reference { volume: volume.to_owned(), source: Box::new(source) })
             })
             .collect()
     }

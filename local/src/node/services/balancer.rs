@@ -31,7 +31,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 pub(super) fn serve(
     sockets: HostSockets,
     index: usize,
-    services: watch::Receiver<Arc<Services>>,
+    services: &watch::Receiver<Arc<Services>>,
     tracker: &TaskTracker,
     token: &CancellationToken,
 ) {
