@@ -53,8 +53,9 @@ impl Client {
                 () = stop.cancelled() => return,
                 ended = Box::pin(self.follow(&mut backoff)) => ended,
             };
-            let wait = backoff.next(rand::random());
-            self.status.lost(&ended, self.snapshots.in_force().is_complete(), wait);
+            let is_complete = self.snapshots.in_force().is_complete();
+            let wait = backoff.next(is_complete, rand::random());
+            self.status.lost(&ended, is_complete, wait);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
