@@ -46,7 +46,7 @@ pub(super) fn run(options: &Options, listeners: &Listeners, supervisor: (u32, u6
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| InnerError::System("start the runtime", error))?;
         let outcome = runtime.block_on(serve(options, listeners, supervisor, run_dir, launcher));
-        runtime.shutdown_timeout(Duration::from_secs(1));
+        runtime.shutdown_timeout(Duration::from_millis(100));
         outcome
     }) {
         Ok(()) => 0,

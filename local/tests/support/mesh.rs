@@ -21,6 +21,18 @@ pub(crate) struct Mesh {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) record: local::supervisor::Record,
     pub(crate) client: Client,
+    _supervisor: Supervisor,
+}
+
+/// A supervisor outlives whoever started it; that of a test that has failed must not.
+struct Supervisor(local::supervisor::Record);
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if self.0.is_alive() {
+            let _ = silently("kill").args(["-KILL", &self.0.pid.to_string()]).status();
+        }
+    }
 }
 
 impl Mesh {
@@ -43,10 +55,12 @@ impl Mesh {
             Ok(record) => record,
             Err(error) => panic!("these tests need user namespaces and nft: {error}"),
         };
+        let supervisor = Supervisor(record.clone());
         let kubeconfig =
             kube::config::Kubeconfig::read_from(directory.path().join("kubeconfig")).expect("a kubeconfig");
         let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.expect("a configuration");
-        let mesh = Self { directory, record, client: Client::try_from(config).expect("a client") };
+        let mesh =
+            Self { directory, record, client: Client::try_from(config).expect("a client"), _supervisor: supervisor };
         eventually("the default namespace exists", async || {
             let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(mesh.client.clone());
             let namespace = serde_json::from_value(json!({"metadata": {"name": "default"}})).expect("a namespace");
