@@ -140,6 +140,46 @@ async fn a_changed_route_is_followed_by_the_next_request_on_the_same_connection(
 }
 
 #[tokio::test]
+async fn no_request_fails_while_routes_and_endpoints_flip() {
+    let mesh = Mesh::new();
+    let mut addresses = Vec::new();
+    for name in ["v1", "v2", "v3"] {
+        let upstream = Upstream::new().await;
+        addresses.push(upstream.address);
+        mesh.cluster(name, &[upstream.address]);
+        upstream.serve(&mesh.tasks, move |_| ok(name));
+    }
+    mesh.routes("http", vec![forward("v1")]);
+    let address = mesh.http("http", Edge::Outbound).await;
+    let served = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (done, clients) = (runtime::CancellationToken::new(), runtime::Tasks::new());
+    for at in 0..4 {
+        let (served, done) = (std::sync::Arc::clone(&served), done.clone());
+        clients.spawn("client", async move {
+            let mut client = Peer::connect(address).await;
+            while !done.is_cancelled() {
+                let request = if at % 2 == 0 {
+                    get("/")
+                } else {
+                    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi".to_owned()
+                };
+                assert_eq!(client.ask(request).await.status(), 200);
+                served.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+    }
+    for flip in 0..200 {
+        mesh.routes("http", vec![forward(["v1", "v2", "v3"][flip % 3])]);
+        mesh.cluster("v1", &addresses[flip % 2..=flip % 2 + 1]);
+        let before = served.load(std::sync::atomic::Ordering::Relaxed);
+        until("some requests are served", || served.load(std::sync::atomic::Ordering::Relaxed) >= before + 5).await;
+    }
+    done.cancel();
+    clients.join().await;
+    assert_eq!(clients.panics(), 0);
+}
+
+#[tokio::test]
 async fn requests_are_logged_and_counted() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("access.log");
