@@ -425,7 +425,11 @@ fn next(app: &App, mesh: &Mesh, url: &str, path: Option<&str>) {
 
 /// Stays until the supervisor ends, or Ctrl-C, which ends it.
 async fn foreground(app: &App, mut child: std::process::Child) -> Result<(), Error> {
+    use tokio::signal::unix::{SignalKind, signal};
     app.ui.say("stop it with Ctrl-C");
+    let unwatched = |e: std::io::Error| Error::failed("cannot watch signals").because(io_words(&e));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unwatched)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(unwatched)?;
     let mut is_told = false;
     loop {
         if let Ok(Some(status)) = child.try_wait() {
@@ -436,14 +440,14 @@ async fn foreground(app: &App, mut child: std::process::Child) -> Result<(), Err
             };
         }
         tokio::select! {
-            signal = tokio::signal::ctrl_c() => {
-                if signal.is_ok() && !is_told {
-                    app.ui.say("stopping");
-                    is_told = true;
-                    super::down::terminate(child.id());
-                }
-            }
-            () = sleep(Duration::from_millis(100)) => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = sleep(Duration::from_millis(100)) => continue,
+        }
+        if !is_told {
+            app.ui.say("stopping");
+            is_told = true;
+            super::down::terminate(child.id());
         }
     }
 }
