@@ -77,7 +77,11 @@ impl Cluster {
         config.connect_timeout = Some(CONNECT);
         config.write_timeout = None;
         config.default_retry = false;
-        if config.cluster_url.host().is_some_and(|host| host == "localhost" || host.starts_with("127.") || host == "[::1]") {
+        if config
+            .cluster_url
+            .host()
+            .is_some_and(|host| host == "localhost" || host.starts_with("127.") || host == "[::1]")
+        {
             config.proxy_url = None;
         }
         let server = config.cluster_url.to_string();
@@ -132,7 +136,12 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Cluster::list`].
-    pub async fn table(&self, resource: &Resource, selection: &Selection<'_>, name: Option<&str>) -> Result<Value, Error> {
+    pub async fn table(
+        &self,
+        resource: &Resource,
+        selection: &Selection<'_>,
+        name: Option<&str>,
+    ) -> Result<Value, Error> {
         let path = format!("{}?{}", resource.path(selection.namespace, name), selection.query());
         let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
         let request = Request::get(path).header(header::ACCEPT, accept);
@@ -146,7 +155,13 @@ impl Cluster {
     ///
     /// # Errors
     /// When it is there already, is refused, or the server cannot be asked.
-    pub async fn create(&self, resource: &Resource, namespace: &str, object: &Value, dry_run: bool) -> Result<Value, Error> {
+    pub async fn create(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        object: &Value,
+        dry_run: bool,
+    ) -> Result<Value, Error> {
         let path = format!("{}?{}", resource.path(Some(namespace), None), manager(dry_run));
         self.send(Method::POST, &path, Some(object), WRITE).await.map_err(|f| self.explain(f))
     }
@@ -163,7 +178,13 @@ impl Cluster {
     ///
     /// # Errors
     /// When it is not there, has changed meanwhile, is refused, or the server cannot be asked.
-    pub async fn replace(&self, resource: &Resource, namespace: &str, object: &Value, dry_run: bool) -> Result<Value, Error> {
+    pub async fn replace(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        object: &Value,
+        dry_run: bool,
+    ) -> Result<Value, Error> {
         let name = crate::resources::name_of(object);
         let path = format!("{}?{}", resource.path(Some(namespace), Some(name)), manager(dry_run));
         self.send(Method::PUT, &path, Some(object), WRITE).await.map_err(|f| self.explain(f))
@@ -173,7 +194,13 @@ impl Cluster {
     ///
     /// # Errors
     /// When it is refused or the server cannot be asked.
-    pub async fn apply(&self, resource: &Resource, namespace: &str, object: &Value, dry_run: bool) -> Result<Value, Error> {
+    pub async fn apply(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        object: &Value,
+        dry_run: bool,
+    ) -> Result<Value, Error> {
         let name = crate::resources::name_of(object);
         let path = format!("{}?force=true&{}", resource.path(Some(namespace), Some(name)), manager(dry_run));
         let request = Request::patch(path).header(header::CONTENT_TYPE, "application/apply-patch+yaml");
@@ -184,7 +211,13 @@ impl Cluster {
     ///
     /// # Errors
     /// When it is not there, is refused, or the server cannot be asked.
-    pub async fn merge(&self, resource: &Resource, namespace: &str, name: &str, change: &Value) -> Result<Value, Error> {
+    pub async fn merge(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        change: &Value,
+    ) -> Result<Value, Error> {
         let path = format!("{}?{}", resource.path(Some(namespace), Some(name)), manager(false));
         let request = Request::patch(path).header(header::CONTENT_TYPE, "application/merge-patch+json");
         self.ask(request, change.to_string().into_bytes(), WRITE).await.map_err(|f| self.explain(f))
@@ -223,7 +256,8 @@ impl Cluster {
             escape(from),
             selection.query()
         );
-        let request = Request::get(path).body(Vec::new()).map_err(|e| Error::failed("cannot ask").because(e.to_string()))?;
+        let request =
+            Request::get(path).body(Vec::new()).map_err(|e| Error::failed("cannot ask").because(e.to_string()))?;
         let opened = tokio::time::timeout(READ, self.client.request_stream(request)).await;
         opened.map_err(|_| self.explain(Failure::Slow)).and_then(|answer| answer.map_err(|e| self.explain(e.into())))
     }
@@ -286,7 +320,12 @@ impl Cluster {
     /// The error for a kind that the server does not have.
     #[must_use]
     pub fn kind_not_served(&self, resource: &Resource) -> Error {
-        let error = Error::failed(format!("{} does not serve {} ({})", self.description, resource.plural, resource.api_version()));
+        let error = Error::failed(format!(
+            "{} does not serve {} ({})",
+            self.description,
+            resource.plural,
+            resource.api_version()
+        ));
         if resource.is_mesh() {
             return error.hint("the mesh is not installed there: `meshctl install`");
         }
@@ -300,7 +339,8 @@ impl Cluster {
             Failure::Slow => self.away("it does not answer in time"),
             Failure::Transport(why) => self.away(&why),
             Failure::Unreadable(why) => {
-                Error::failed(format!("{} answers with something that is not the Kubernetes API", self.server)).because(why)
+                Error::failed(format!("{} answers with something that is not the Kubernetes API", self.server))
+                    .because(why)
             }
         }
     }
@@ -309,7 +349,9 @@ impl Cluster {
         let error = Error::unreachable(format!("cannot reach {} at {}", self.description, self.server)).because(why);
         match &self.local {
             Some(_) => error.hint("see how it is with `meshctl local status`"),
-            None => error.hint("check the server's address, or choose another mesh with --context, --kubeconfig or --name"),
+            None => {
+                error.hint("check the server's address, or choose another mesh with --context, --kubeconfig or --name")
+            }
         }
     }
 }

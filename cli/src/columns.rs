@@ -73,7 +73,10 @@ fn destination_policy(_: &Options) -> Vec<Column> {
     vec![
         ("DESTINATION", Box::new(|policy, _| destination(policy))),
         ("LABELS", Box::new(|policy, _| policy.pointer("/spec/destination/labels").map(labels).unwrap_or_default())),
-        ("BALANCING", Box::new(|policy, _| text(policy, &["spec", "loadBalancing", "name"]).unwrap_or_default().to_owned())),
+        (
+            "BALANCING",
+            Box::new(|policy, _| text(policy, &["spec", "loadBalancing", "name"]).unwrap_or_default().to_owned()),
+        ),
         ("AGE", Box::new(created)),
         ("STATUS", Box::new(status)),
     ]
@@ -141,9 +144,10 @@ fn conditions(rule: &Value, is_wide: bool) -> String {
     }
     let headers = rule.pointer("/spec/match/request/headers").and_then(Value::as_object);
     for (name, condition) in headers.into_iter().flatten() {
-        let (how, value) = condition.as_object().and_then(|c| c.iter().next()).map_or(("", ""), |(how, value)| {
-            (how.as_str(), value.as_str().unwrap_or_default())
-        });
+        let (how, value) = condition
+            .as_object()
+            .and_then(|c| c.iter().next())
+            .map_or(("", ""), |(how, value)| (how.as_str(), value.as_str().unwrap_or_default()));
         let sign = match how {
             "prefix" => "^=",
             "regex" => "~",

@@ -87,4 +87,3 @@ async fn discover(cluster: &Cluster) -> Result<Vec<Resource>, Error> {
     }
     Ok(served)
 }
-

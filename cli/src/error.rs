@@ -224,7 +224,13 @@ pub fn problem_text(problem: &Problem, paint: Paint) -> String {
 /// `1 problem`, `2 problems`.
 #[must_use]
 pub fn count(number: usize, noun: &str) -> String {
-    let ending = if number == 1 { "" } else if noun.ends_with("xy") { "ies" } else { "s" };
+    let ending = if number == 1 {
+        ""
+    } else if noun.ends_with("xy") {
+        "ies"
+    } else {
+        "s"
+    };
     let stem = if ending == "ies" { &noun[..noun.len() - 1] } else { noun };
     format!("{number} {stem}{ending}")
 }

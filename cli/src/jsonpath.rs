@@ -136,7 +136,9 @@ impl Step {
     fn select<'a>(&self, at: &'a Value) -> Vec<&'a Value> {
         match self {
             Step::Field(name) => at.get(name).into_iter().collect(),
-            Step::Index(index) => at.as_array().and_then(|list| list.get(place(*index, list.len())?)).into_iter().collect(),
+            Step::Index(index) => {
+                at.as_array().and_then(|list| list.get(place(*index, list.len())?)).into_iter().collect()
+            }
             Step::Slice(from, to) => {
                 let Some(list) = at.as_array() else { return Vec::new() };
                 let bound = |index: i64| place(index, list.len()).unwrap_or(list.len()).min(list.len());
@@ -155,7 +157,9 @@ impl Step {
                     let found = select(path, item);
                     match test {
                         None => !found.is_empty(),
-                        Some((comparison, wanted)) => found.first().is_some_and(|value| comparison.holds(value, wanted)),
+                        Some((comparison, wanted)) => {
+                            found.first().is_some_and(|value| comparison.holds(value, wanted))
+                        }
                     }
                 })
                 .collect(),
@@ -172,7 +176,11 @@ fn children(value: &Value) -> Vec<&Value> {
 }
 
 fn place(index: i64, length: usize) -> Option<usize> {
-    if index < 0 { length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?) } else { usize::try_from(index).ok() }
+    if index < 0 {
+        length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?)
+    } else {
+        usize::try_from(index).ok()
+    }
 }
 
 impl Comparison {

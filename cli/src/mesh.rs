@@ -49,8 +49,9 @@ impl Connection {
     /// When the daemon does not answer, or with something else.
     pub async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Error> {
         let body = self.get_bytes(path).await?;
-        serde_json::from_slice(&body)
-            .map_err(|e| Error::failed(format!("{} answers {path} with something unexpected", self.what)).because(e.to_string()))
+        serde_json::from_slice(&body).map_err(|e| {
+            Error::failed(format!("{} answers {path} with something unexpected", self.what)).because(e.to_string())
+        })
     }
 
     /// The error of a connection that broke, in the node's words if it said why.
@@ -109,8 +110,7 @@ pub struct Pilot {
 pub async fn pilots(cluster: &Cluster) -> Result<Vec<Pilot>, Error> {
     let pods = known("pods")?;
     let labels = format!("app={PILOT}");
-    let selection =
-        Selection { namespace: Some(SYSTEM_NAMESPACE), labels: Some(&labels), ..Selection::default() };
+    let selection = Selection { namespace: Some(SYSTEM_NAMESPACE), labels: Some(&labels), ..Selection::default() };
     let list = cluster.list(&pods, &selection).await?;
     let ready: Vec<String> = items(&list).filter(|pod| is_ready(pod)).map(|pod| name_of(pod).to_owned()).collect();
     if ready.is_empty() {
@@ -169,7 +169,8 @@ pub async fn find_pod(cluster: &Cluster, namespace: &str, word: &str) -> Result<
     let pods = known("pods")?;
     if let Some((kind, name)) = word.split_once('/') {
         let resource = resources::by_word(kind).ok_or_else(|| {
-            Error::usage(format!("`{kind}` in `{word}` is not a kind that has pods")).hint("write pod/NAME or deploy/NAME")
+            Error::usage(format!("`{kind}` in `{word}` is not a kind that has pods"))
+                .hint("write pod/NAME or deploy/NAME")
         })?;
         if resource.kind == "Pod" {
             return match cluster.get(&pods, namespace, name).await? {
@@ -196,7 +197,13 @@ pub async fn find_pod(cluster: &Cluster, namespace: &str, word: &str) -> Result<
     Err(missing_pod(cluster, &pods, namespace, word).await?)
 }
 
-async fn pod_of(cluster: &Cluster, pods: &Resource, owner: &Resource, namespace: &str, name: &str) -> Result<Value, Error> {
+async fn pod_of(
+    cluster: &Cluster,
+    pods: &Resource,
+    owner: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<Value, Error> {
     let word = owner.word();
     let list = Selection { namespace: Some(namespace), ..Selection::default() };
     let object = match cluster.get(owner, namespace, name).await? {
@@ -244,9 +251,8 @@ fn of_app(list: &Value, name: &str) -> Option<Value> {
 async fn missing_pod(cluster: &Cluster, pods: &Resource, namespace: &str, name: &str) -> Result<Error, Error> {
     let list = cluster.list(pods, &Selection { namespace: Some(namespace), ..Selection::default() }).await?;
     let error = Error::failed(format!("there is no pod or deployment `{name}` in namespace {namespace}"));
-    let near = closest(name, items(&list).map(name_of)).or_else(|| {
-        items(&list).map(name_of).find(|pod| pod.starts_with(name))
-    });
+    let near = closest(name, items(&list).map(name_of))
+        .or_else(|| items(&list).map(name_of).find(|pod| pod.starts_with(name)));
     Ok(match near {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
         None => error.hint(format!("see `meshctl get pods -n {namespace}`, or choose another namespace with -n")),
@@ -321,7 +327,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 async fn forward(cluster: &Cluster, namespace: &str, pod: &str, port: u16, what: &str) -> Result<Forwarded, Error> {
     let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
     let mut forward = match tokio::time::timeout(CONNECT, pods.portforward(pod, &[port])).await {
-        Err(_) => return Err(Error::unreachable(format!("no port-forward to {what}")).because("no answer within 5 seconds")),
+        Err(_) => {
+            return Err(Error::unreachable(format!("no port-forward to {what}")).because("no answer within 5 seconds"));
+        }
         Ok(Err(e)) => return Err(Error::unreachable(format!("no port-forward to {what}")).because(innermost(&e))),
         Ok(Ok(forward)) => forward,
     };
@@ -331,7 +339,13 @@ async fn forward(cluster: &Cluster, namespace: &str, pod: &str, port: u16, what:
     Ok((Box::new(stream), forward))
 }
 
-async fn http<S>(stream: S, mut forward: Portforwarder, port: u16, what: String, token: Option<String>) -> Result<Connection, Error>
+async fn http<S>(
+    stream: S,
+    mut forward: Portforwarder,
+    port: u16,
+    what: String,
+    token: Option<String>,
+) -> Result<Connection, Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

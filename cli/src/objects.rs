@@ -74,7 +74,9 @@ fn read(path: &Path, recursive: bool) -> Result<Vec<Source>, Box<Problem>> {
     let unreadable = |path: &Path, e: &std::io::Error| {
         let problem = Problem::error(format!("cannot read {}: {}", path.display(), io_words(e)));
         Box::new(match neighbour(path) {
-            Some(near) if e.kind() == std::io::ErrorKind::NotFound => problem.with_hint(format!("did you mean `{near}`?")),
+            Some(near) if e.kind() == std::io::ErrorKind::NotFound => {
+                problem.with_hint(format!("did you mean `{near}`?"))
+            }
             _ => problem,
         })
     };
@@ -103,8 +105,11 @@ fn read(path: &Path, recursive: bool) -> Result<Vec<Source>, Box<Problem>> {
 /// A file beside one that is not there, with nearly the same name.
 fn neighbour(path: &Path) -> Option<String> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let names: Vec<String> =
-        std::fs::read_dir(parent).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<String> = std::fs::read_dir(parent)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     let near = api::suggest::closest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
     Some(path.with_file_name(near).display().to_string())
 }

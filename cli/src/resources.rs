@@ -51,14 +51,7 @@ const KNOWN: &[(&str, &str, &str, &str, &str, bool)] = &[
     ("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", "", false),
     ("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", "", false),
     ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", "crd", false),
-    (
-        "admissionregistration.k8s.io",
-        "v1",
-        "MutatingWebhookConfiguration",
-        "mutatingwebhookconfigurations",
-        "",
-        false,
-    ),
+    ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "", false),
     (
         "admissionregistration.k8s.io",
         "v1",
@@ -109,8 +102,11 @@ impl Resource {
     /// The path of the collection, or of one object in it.
     #[must_use]
     pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let mut path =
-            if self.group.is_empty() { format!("/api/{}", self.version) } else { format!("/apis/{}", self.api_version()) };
+        let mut path = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}", self.api_version())
+        };
         if let Some(namespace) = namespace.filter(|_| self.is_namespaced) {
             path.push_str("/namespaces/");
             path.push_str(namespace);
@@ -224,14 +220,28 @@ mod tests {
     #[test]
     fn every_spelling_of_a_kind_is_understood() {
         for word in [
-            "route-rule", "route-rules", "routerule", "routerules", "RouteRule", "route_rule", "rr", "RR",
-            "routerules.config.meshctl.io", "routerules.config.istio.io", "routerules.v1alpha2.config.meshctl.io",
+            "route-rule",
+            "route-rules",
+            "routerule",
+            "routerules",
+            "RouteRule",
+            "route_rule",
+            "rr",
+            "RR",
+            "routerules.config.meshctl.io",
+            "routerules.config.istio.io",
+            "routerules.v1alpha2.config.meshctl.io",
         ] {
             assert_eq!(by_word(word).map(|r| r.kind), Some("RouteRule".to_owned()), "{word}");
         }
         for (word, kind) in [
-            ("dp", "DestinationPolicy"), ("destination-policies", "DestinationPolicy"), ("po", "Pod"),
-            ("deploy", "Deployment"), ("deployments.apps", "Deployment"), ("svc", "Service"), ("ing", "Ingress"),
+            ("dp", "DestinationPolicy"),
+            ("destination-policies", "DestinationPolicy"),
+            ("po", "Pod"),
+            ("deploy", "Deployment"),
+            ("deployments.apps", "Deployment"),
+            ("svc", "Service"),
+            ("ing", "Ingress"),
         ] {
             assert_eq!(by_word(word).map(|r| r.kind).as_deref(), Some(kind), "{word}");
         }

@@ -99,7 +99,11 @@ impl Progress {
             return "applied; no connected proxy is concerned".to_owned();
         }
         if self.is_known {
-            return format!("applied by {} of {}", self.applied, count(usize::try_from(self.proxies).unwrap_or(usize::MAX), "proxy"));
+            return format!(
+                "applied by {} of {}",
+                self.applied,
+                count(usize::try_from(self.proxies).unwrap_or(usize::MAX), "proxy")
+            );
         }
         "Pilot has not seen the change yet".to_owned()
     }
@@ -163,7 +167,8 @@ async fn ask(pilots: &mut [Pilot], changes: &[Change]) -> Result<Progress, Error
             progress.applied += one.proxies - progress.proxies;
             progress.proxies = one.proxies;
         }
-        progress.applied = progress.applied.min(progress.proxies.saturating_sub(one.proxies.saturating_sub(one.applied)));
+        progress.applied =
+            progress.applied.min(progress.proxies.saturating_sub(one.proxies.saturating_sub(one.applied)));
     }
     Ok(progress)
 }

@@ -72,13 +72,12 @@ struct Doomed {
 /// When something to delete is not there (nothing is deleted then), or is refused.
 pub fn run(app: &App, args: &DeleteArgs) -> Result<(), Error> {
     if args.what.is_empty() && args.files.files.is_empty() {
-        return Err(Error::usage("what to delete is missing").hint("name it, as `meshctl delete route-rule NAME`, or give `-f FILE`"));
+        return Err(Error::usage("what to delete is missing")
+            .hint("name it, as `meshctl delete route-rule NAME`, or give `-f FILE`"));
     }
     let objects = match args.files.files.is_empty() {
         true => None,
-        false => {
-            Some(objects::parse_loosely(&objects::sources(&args.files)?)?)
-        }
+        false => Some(objects::parse_loosely(&objects::sources(&args.files)?)?),
     };
     app.block_on(async {
         let cluster = app.cluster_to_change().await?;
@@ -86,7 +85,16 @@ pub fn run(app: &App, args: &DeleteArgs) -> Result<(), Error> {
             Some(objects) => plan(app, &cluster, Verb::Apply, objects)
                 .await?
                 .into_iter()
-                .map(|p| (Doomed { name: name_of(&p.object.value).to_owned(), resource: p.resource, namespace: p.namespace }, p.current.is_some()))
+                .map(|p| {
+                    (
+                        Doomed {
+                            name: name_of(&p.object.value).to_owned(),
+                            resource: p.resource,
+                            namespace: p.namespace,
+                        },
+                        p.current.is_some(),
+                    )
+                })
                 .collect(),
             None => named(app, &cluster, args).await?,
         };
@@ -123,7 +131,12 @@ async fn named(app: &App, cluster: &Cluster, args: &DeleteArgs) -> Result<Vec<(D
     Ok(doomed)
 }
 
-async fn selected(app: &App, cluster: &Cluster, args: &DeleteArgs, resource: &Resource) -> Result<Vec<(Doomed, bool)>, Error> {
+async fn selected(
+    app: &App,
+    cluster: &Cluster,
+    args: &DeleteArgs,
+    resource: &Resource,
+) -> Result<Vec<(Doomed, bool)>, Error> {
     if !args.all && args.selector.is_none() {
         return Err(Error::usage(format!("which {} to delete is missing", resource.plural))
             .hint("give names, or `--all`, or labels with `-l`"));
@@ -145,7 +158,10 @@ async fn delete(app: &App, cluster: &Cluster, args: &DeleteArgs, doomed: Vec<(Do
         missing.push(not_there(cluster, one).await?);
     }
     if !missing.is_empty() {
-        return Err(Error::problems(format!("{} not there; nothing was deleted", count(missing.len(), "object")), missing));
+        return Err(Error::problems(
+            format!("{} not there; nothing was deleted", count(missing.len(), "object")),
+            missing,
+        ));
     }
     let mut changes = Vec::new();
     let mut deleted = 0;
@@ -153,7 +169,11 @@ async fn delete(app: &App, cluster: &Cluster, args: &DeleteArgs, doomed: Vec<(Do
         if args.dry_run != Some(DryRun::Client) {
             let is_dry = args.dry_run == Some(DryRun::Server);
             cluster.delete(&one.resource, &one.namespace, &one.name, is_dry).await.map_err(|e| {
-                e.because(format!("at {}; {} deleted before it", label(&one.resource, &one.namespace, &one.name), count(deleted, "object")))
+                e.because(format!(
+                    "at {}; {} deleted before it",
+                    label(&one.resource, &one.namespace, &one.name),
+                    count(deleted, "object")
+                ))
             })?;
             if one.resource.is_mesh() {
                 changes.push(Change::deleted(&one.resource, &one.namespace, &one.name));
@@ -191,7 +211,10 @@ fn line(one: &Doomed, args: &DeleteArgs) -> String {
 
 async fn not_there(cluster: &Cluster, one: &Doomed) -> Result<Problem, Error> {
     let problem = Problem::error(format!("{} is not there", label(&one.resource, &one.namespace, &one.name)));
-    let selection = Selection { namespace: Some(&one.namespace).filter(|n| !n.is_empty()).map(String::as_str), ..Selection::default() };
+    let selection = Selection {
+        namespace: Some(&one.namespace).filter(|n| !n.is_empty()).map(String::as_str),
+        ..Selection::default()
+    };
     let list = cluster.list(&one.resource, &selection).await?;
     Ok(match api::suggest::closest(&one.name, items(&list).map(name_of)) {
         Some(near) => problem.with_hint(format!("did you mean `{near}`?")),

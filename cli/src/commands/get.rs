@@ -121,7 +121,13 @@ fn selection<'a>(app: &'a App, cluster: &'a Cluster, args: &'a GetArgs, resource
     Selection { namespace, labels: args.selector.as_deref(), ..Selection::default() }
 }
 
-async fn fetch(app: &App, cluster: &Cluster, args: &GetArgs, resource: &Resource, names: &[String]) -> Result<Got, Error> {
+async fn fetch(
+    app: &App,
+    cluster: &Cluster,
+    args: &GetArgs,
+    resource: &Resource,
+    names: &[String],
+) -> Result<Got, Error> {
     let selection = selection(app, cluster, args, resource);
     let mut got = Got { resource: resource.clone(), objects: Vec::new(), table: None, version: String::new() };
     if names.is_empty() {
@@ -141,7 +147,9 @@ async fn fetch(app: &App, cluster: &Cluster, args: &GetArgs, resource: &Resource
         return Ok(got);
     }
     if args.all_namespaces && resource.is_namespaced {
-        return Err(Error::usage("a name cannot be looked for in all namespaces").hint("give `-n NAMESPACE` instead of -A"));
+        return Err(
+            Error::usage("a name cannot be looked for in all namespaces").hint("give `-n NAMESPACE` instead of -A")
+        );
     }
     let mut missing = Vec::new();
     for name in names {
@@ -159,7 +167,12 @@ async fn fetch(app: &App, cluster: &Cluster, args: &GetArgs, resource: &Resource
     Err(not_there(cluster, resource, &selection, &missing).await?)
 }
 
-async fn not_there(cluster: &Cluster, resource: &Resource, selection: &Selection<'_>, missing: &[&str]) -> Result<Error, Error> {
+async fn not_there(
+    cluster: &Cluster,
+    resource: &Resource,
+    selection: &Selection<'_>,
+    missing: &[&str],
+) -> Result<Error, Error> {
     let place = selection.namespace.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
     let error = Error::failed(format!("there is no {} `{}`{place}", resource.word(), missing.join("`, `")));
     let list = cluster.list(resource, &Selection { namespace: selection.namespace, ..Selection::default() }).await?;
@@ -244,7 +257,13 @@ fn tables(app: &App, args: &GetArgs, cluster: &Cluster, got: &[Got], widths: &mu
 }
 
 /// Shows changes until it is interrupted; connects again when the server ends the stream.
-async fn watch(app: &App, args: &GetArgs, cluster: &Cluster, names: &[String], (got, mut widths): (Got, Vec<usize>)) -> Result<(), Error> {
+async fn watch(
+    app: &App,
+    args: &GetArgs,
+    cluster: &Cluster,
+    names: &[String],
+    (got, mut widths): (Got, Vec<usize>),
+) -> Result<(), Error> {
     let Got { resource, mut version, .. } = got;
     let field = names.first().map(|name| format!("metadata.name={name}"));
     let selection = Selection { fields: field.as_deref(), ..selection(app, cluster, args, &resource) };
@@ -254,7 +273,9 @@ async fn watch(app: &App, args: &GetArgs, cluster: &Cluster, names: &[String], (
         tokio::pin!(lines);
         while let Some(Ok(line)) = lines.next().await {
             let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
-            let (Some(kind), Some(object)) = (event.get("type").and_then(Value::as_str), event.get("object")) else { continue };
+            let (Some(kind), Some(object)) = (event.get("type").and_then(Value::as_str), event.get("object")) else {
+                continue;
+            };
             if kind == "ERROR" {
                 // The version is too old to go on from: begin with what is there now.
                 let list = cluster.list(&resource, &selection).await?;
@@ -270,7 +291,13 @@ async fn watch(app: &App, args: &GetArgs, cluster: &Cluster, names: &[String], (
 }
 
 /// One change: what happened, and the object after it.
-fn event_line(app: &App, args: &GetArgs, resource: &Resource, (kind, object): (&str, &Value), widths: &mut Vec<usize>) -> Result<(), Error> {
+fn event_line(
+    app: &App,
+    args: &GetArgs,
+    resource: &Resource,
+    (kind, object): (&str, &Value),
+    widths: &mut Vec<usize>,
+) -> Result<(), Error> {
     match &args.output {
         Format::Json => app.ui.line(&object.to_string()),
         Format::Yaml => app.ui.print(&format!("---\n{}", api::yaml::render(object))),
@@ -284,7 +311,8 @@ fn event_line(app: &App, args: &GetArgs, resource: &Resource, (kind, object): (&
                 paint: app.ui.out,
             };
             let with_headings = widths.is_empty() && !args.no_headers;
-            let text = columns::of_objects(resource, std::slice::from_ref(object), &options).to_text_in(widths, with_headings);
+            let text =
+                columns::of_objects(resource, std::slice::from_ref(object), &options).to_text_in(widths, with_headings);
             let text = if kind == "DELETED" { format!("{}   (deleted)\n", text.trim_end()) } else { text };
             app.ui.print(&text)
         }

@@ -171,7 +171,12 @@ pub async fn apply(
     for value in objects {
         let kind = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
         let Some(resource) = kinds.of_object(cluster, kind("apiVersion"), kind("kind")).await? else {
-            return Err(Error::failed(format!("{} does not serve {} of {}", cluster.description, kind("kind"), kind("apiVersion"))));
+            return Err(Error::failed(format!(
+                "{} does not serve {} of {}",
+                cluster.description,
+                kind("kind"),
+                kind("apiVersion")
+            )));
         };
         let (namespace, name) = (namespace_of(&value).to_owned(), name_of(&value).to_owned());
         let current = cluster.get(&resource, &namespace, &name).await?;
@@ -196,7 +201,9 @@ async fn until_ready(app: &App, cluster: &Cluster, limit: Duration) -> Result<()
         let list = cluster.list(&deployments, &selection).await?;
         let count = |d: &Value, path: &str| d.pointer(path).and_then(Value::as_u64).unwrap_or(0);
         if items(&list).all(|d| count(d, "/status/readyReplicas") >= count(d, "/spec/replicas")) {
-            app.ui.say(&app.ui.err.good(&format!("the control plane is ready after {}", crate::wait::took(started.elapsed()))));
+            app.ui.say(
+                &app.ui.err.good(&format!("the control plane is ready after {}", crate::wait::took(started.elapsed()))),
+            );
             return Ok(());
         }
         if started.elapsed() > limit {

@@ -85,14 +85,22 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// The mesh that the command line means.
     fn of(app: &App, state_dir: Option<PathBuf>) -> Result<Self, Error> {
-        for (given, flag) in [(app.global.context.is_some(), "--context"), (app.global.kubeconfig.is_some(), "--kubeconfig")] {
+        for (given, flag) in
+            [(app.global.context.is_some(), "--context"), (app.global.kubeconfig.is_some(), "--kubeconfig")]
+        {
             if given {
-                return Err(Error::usage(format!("{flag} names a mesh that is not local")).hint("local meshes are chosen with `--name`"));
+                return Err(Error::usage(format!("{flag} names a mesh that is not local"))
+                    .hint("local meshes are chosen with `--name`"));
             }
         }
         let name = app.global.mesh.clone().unwrap_or_else(|| "default".to_owned());
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.starts_with('.') {
-            return Err(Error::usage(format!("`{name}` cannot be the name of a mesh")).hint("use letters, digits and dashes"));
+        if name.is_empty()
+            || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            || name.starts_with('.')
+        {
+            return Err(
+                Error::usage(format!("`{name}` cannot be the name of a mesh")).hint("use letters, digits and dashes")
+            );
         }
         let dir = match state_dir {
             Some(dir) => std::path::absolute(&dir).unwrap_or(dir),

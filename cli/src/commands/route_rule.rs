@@ -287,7 +287,10 @@ fn object(labels: &[(String, String)]) -> Value {
 fn route(text: &str) -> Result<Route, String> {
     let (labels, weight) = match text.rsplit_once(':') {
         Some((labels, weight)) => {
-            let weight = weight.trim_end_matches('%').parse().map_err(|_| format!("`{weight}` is not a weight from 0 to 100"))?;
+            let weight = weight
+                .trim_end_matches('%')
+                .parse()
+                .map_err(|_| format!("`{weight}` is not a weight from 0 to 100"))?;
             (labels, Some(weight))
         }
         None => (text, None),
@@ -320,7 +323,8 @@ fn share(text: &str) -> Result<(String, f64), String> {
     match text.rsplit_once(':') {
         None => Ok((text.to_owned(), 100.0)),
         Some((what, percent)) => {
-            let percent = percent.trim_end_matches('%').parse().map_err(|_| format!("`{percent}` is not a percentage"))?;
+            let percent =
+                percent.trim_end_matches('%').parse().map_err(|_| format!("`{percent}` is not a percentage"))?;
             Ok((what.to_owned(), percent))
         }
     }

@@ -164,7 +164,8 @@ pub fn write(app: &App, verb: Verb, objects: Vec<Object>, options: &WriteOptions
         let mut changes = Vec::new();
         let dry_run = options.dry_run == Some(DryRun::Server);
         for (i, planned) in planned.iter().enumerate() {
-            let (answer, done) = send(&cluster, verb, planned, dry_run).await.map_err(|error| partly(error, planned, i))?;
+            let (answer, done) =
+                send(&cluster, verb, planned, dry_run).await.map_err(|error| partly(error, planned, i))?;
             if options.output == Format::Table {
                 app.ui.line(&done_line(&planned.resource, &answer, done, dry_run))?;
             }
@@ -186,7 +187,10 @@ pub fn write(app: &App, verb: Verb, objects: Vec<Object>, options: &WriteOptions
 /// # Errors
 /// When an object's kind is not served, its namespace is not the one asked for, or it conflicts with what is there.
 pub async fn plan(app: &App, cluster: &Cluster, verb: Verb, objects: Vec<Object>) -> Result<Vec<Planned>, Error> {
-    let files = objects.iter().filter_map(|o| o.location.as_ref().map(|l| l.file.clone())).collect::<std::collections::BTreeSet<_>>();
+    let files = objects
+        .iter()
+        .filter_map(|o| o.location.as_ref().map(|l| l.file.clone()))
+        .collect::<std::collections::BTreeSet<_>>();
     let kinds = discovery::Kinds::default();
     let mut planned = Vec::new();
     let mut problems = Vec::new();
@@ -196,7 +200,8 @@ pub async fn plan(app: &App, cluster: &Cluster, verb: Verb, objects: Vec<Object>
             Err(problem) => problems.push(problem),
         }
     }
-    let current = try_join_all(planned.iter().map(|p| cluster.get(&p.resource, &p.namespace, name_of(&p.object.value)))).await?;
+    let current =
+        try_join_all(planned.iter().map(|p| cluster.get(&p.resource, &p.namespace, name_of(&p.object.value)))).await?;
     for (planned, current) in planned.iter_mut().zip(current) {
         planned.current = current;
         problems.extend(conflict(verb, planned));
@@ -207,10 +212,20 @@ pub async fn plan(app: &App, cluster: &Cluster, verb: Verb, objects: Vec<Object>
     Err(objects::invalid(problems, files.len().max(1), "nothing was changed"))
 }
 
-async fn place(app: &App, cluster: &Cluster, kinds: &discovery::Kinds, object: Object) -> Result<Result<Planned, Problem>, Error> {
+async fn place(
+    app: &App,
+    cluster: &Cluster,
+    kinds: &discovery::Kinds,
+    object: Object,
+) -> Result<Result<Planned, Problem>, Error> {
     let text = |field: &str| object.value.get(field).and_then(Value::as_str).unwrap_or_default();
     let Some(resource) = kinds.of_object(cluster, text("apiVersion"), text("kind")).await? else {
-        let problem = object.problem(format!("{} does not serve kind {} of {}", cluster.description, text("kind"), text("apiVersion")));
+        let problem = object.problem(format!(
+            "{} does not serve kind {} of {}",
+            cluster.description,
+            text("kind"),
+            text("apiVersion")
+        ));
         return Ok(Err(problem));
     };
     let own = namespace_of(&object.value).to_owned();
@@ -240,11 +255,14 @@ fn conflict(verb: Verb, planned: &Planned) -> Option<Problem> {
     let what = label(&planned.resource, &planned.namespace, name_of(&planned.object.value));
     match (verb, &planned.current) {
         (Verb::Create, Some(_)) => Some(
-            planned.object.problem(format!("{what} is there already")).with_hint("use `meshctl apply` or `meshctl replace`"),
+            planned
+                .object
+                .problem(format!("{what} is there already"))
+                .with_hint("use `meshctl apply` or `meshctl replace`"),
         ),
-        (Verb::Replace, None) => {
-            Some(planned.object.problem(format!("{what} is not there")).with_hint("use `meshctl apply` or `meshctl create`"))
-        }
+        (Verb::Replace, None) => Some(
+            planned.object.problem(format!("{what} is not there")).with_hint("use `meshctl apply` or `meshctl create`"),
+        ),
         _ => None,
     }
 }
@@ -252,7 +270,11 @@ fn conflict(verb: Verb, planned: &Planned) -> Option<Problem> {
 /// `route-rule default/reviews`.
 #[must_use]
 pub fn label(resource: &Resource, namespace: &str, name: &str) -> String {
-    if namespace.is_empty() { format!("{} {name}", resource.word()) } else { format!("{} {namespace}/{name}", resource.word()) }
+    if namespace.is_empty() {
+        format!("{} {name}", resource.word())
+    } else {
+        format!("{} {namespace}/{name}", resource.word())
+    }
 }
 
 /// Sends one object.
@@ -267,7 +289,8 @@ pub async fn send(cluster: &Cluster, verb: Verb, planned: &Planned, dry_run: boo
         Verb::Replace => {
             let mut value = object.value.clone();
             if version_of(&value).is_empty()
-                && let (Some(current), Some(metadata)) = (current, value.get_mut("metadata").and_then(Value::as_object_mut))
+                && let (Some(current), Some(metadata)) =
+                    (current, value.get_mut("metadata").and_then(Value::as_object_mut))
             {
                 metadata.insert("resourceVersion".to_owned(), json!(version_of(current)));
             }

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use local::api::{
-    Api, ApiConfig, ApiError, ApiResult, Duplex, ExecRequest, ExecSession, LogRequest, PodRef, PodStreams, Store, kubeconfig, serve,
+    Api, ApiConfig, ApiError, ApiResult, Duplex, ExecRequest, ExecSession, LogRequest, PodRef, PodStreams, Store,
+    kubeconfig, serve,
 };
 use runtime::tasks::Tasks;
 use tokio::sync::{mpsc, oneshot};
@@ -43,8 +44,12 @@ impl Server {
         let server = Server::start();
         let manifests = server.home.run(&["install", "--dry-run", "-o", "json"]).stdout;
         let list: serde_json::Value = serde_json::from_str(&manifests).expect("JSON");
-        let kinds: Vec<&serde_json::Value> =
-            list["items"].as_array().into_iter().flatten().filter(|o| o["kind"] == "CustomResourceDefinition").collect();
+        let kinds: Vec<&serde_json::Value> = list["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|o| o["kind"] == "CustomResourceDefinition")
+            .collect();
         let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": kinds });
         let ran = server.home.run_with_input(&["apply", "-f", "-"], &list.to_string());
         assert_eq!(ran.code, 0, "{ran:?}");

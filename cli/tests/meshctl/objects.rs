@@ -25,7 +25,10 @@ fn objects_are_created_replaced_applied_and_deleted_in_classic_words() {
     line(&applied.stdout, "Updated config route-rule/default/reviews-jason to revision ");
 
     let deleted = home.run(&["delete", "-f", "rules.yaml"]);
-    assert_eq!(deleted.stdout, "Deleted config route-rule/default/reviews-default\nDeleted config route-rule/default/reviews-jason\n");
+    assert_eq!(
+        deleted.stdout,
+        "Deleted config route-rule/default/reviews-default\nDeleted config route-rule/default/reviews-jason\n"
+    );
     assert_eq!(home.run(&["get", "rr", "-o", "name"]).stdout, "");
 }
 
@@ -35,7 +38,12 @@ fn nothing_is_changed_when_anything_is_in_the_way() {
     let home = &server.home;
     let missing = home.run(&["replace", "-f", "rules.yaml"]);
     assert_eq!(missing.code, 1);
-    for word in ["route-rule default/reviews-default is not there", "rules.yaml:1:1", "hint: use `meshctl apply`", "2 errors in 1 file"] {
+    for word in [
+        "route-rule default/reviews-default is not there",
+        "rules.yaml:1:1",
+        "hint: use `meshctl apply`",
+        "2 errors in 1 file",
+    ] {
         assert!(missing.stderr.contains(word), "{word} is missing in\n{}", missing.stderr);
     }
     let jason = ["create", "route-rule", "reviews-jason", "--destination", "reviews", "--route", "version=v2"];

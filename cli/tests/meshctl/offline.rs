@@ -5,9 +5,25 @@ use crate::run::Home;
 #[test]
 fn help_of_every_command_has_examples_and_exit_codes() {
     let commands: &[&[&str]] = &[
-        &["create"], &["create", "route-rule"], &["replace"], &["apply"], &["delete"], &["get"], &["validate"],
-        &["kube-inject"], &["proxy-status"], &["proxy-config"], &["install"], &["uninstall"], &["version"], &["local"],
-        &["local", "up"], &["local", "status"], &["local", "down"], &["local", "exec"], &["local", "logs"],
+        &["create"],
+        &["create", "route-rule"],
+        &["replace"],
+        &["apply"],
+        &["delete"],
+        &["get"],
+        &["validate"],
+        &["kube-inject"],
+        &["proxy-status"],
+        &["proxy-config"],
+        &["install"],
+        &["uninstall"],
+        &["version"],
+        &["local"],
+        &["local", "up"],
+        &["local", "status"],
+        &["local", "down"],
+        &["local", "exec"],
+        &["local", "logs"],
         &["local", "kubeconfig"],
     ];
     let home = Home::new();
@@ -23,7 +39,13 @@ fn help_of_every_command_has_examples_and_exit_codes() {
 fn help_is_as_it_was() {
     Home::new().transcript(
         "help",
-        &[&["--help"], &["create", "route-rule", "--help"], &["get", "--help"], &["local", "--help"], &["local", "up", "--help"]],
+        &[
+            &["--help"],
+            &["create", "route-rule", "--help"],
+            &["get", "--help"],
+            &["local", "--help"],
+            &["local", "up", "--help"],
+        ],
     );
 }
 
@@ -48,16 +70,59 @@ fn a_rule_from_flags_is_the_object_that_a_file_would_hold() {
         "create-route-rule",
         &[
             &[
-                "create", "route-rule", "reviews-canary", "--destination", "reviews", "--route", "version=v1:90", "--route",
-                "version=v3:10", "--precedence", "2", "--dry-run", "-o", "yaml",
-            ],
-            &[
-                "create", "route-rule", "everything", "--destination", "reviews.prod", "--route", "version=v2", "--match-header",
-                "cookie=regex:^(.*?;)?(user=jason)(;.*)?$", "--match-uri", "prefix:/x", "--source", "productpage",
-                "--source-label", "version=v1", "--delay", "7s:100", "--abort", "500:50", "--timeout", "3s", "--dry-run", "-o",
+                "create",
+                "route-rule",
+                "reviews-canary",
+                "--destination",
+                "reviews",
+                "--route",
+                "version=v1:90",
+                "--route",
+                "version=v3:10",
+                "--precedence",
+                "2",
+                "--dry-run",
+                "-o",
                 "yaml",
             ],
-            &["create", "route-rule", "moved", "--destination", "reviews", "--redirect-uri", "/y", "--dry-run", "-o", "json"],
+            &[
+                "create",
+                "route-rule",
+                "everything",
+                "--destination",
+                "reviews.prod",
+                "--route",
+                "version=v2",
+                "--match-header",
+                "cookie=regex:^(.*?;)?(user=jason)(;.*)?$",
+                "--match-uri",
+                "prefix:/x",
+                "--source",
+                "productpage",
+                "--source-label",
+                "version=v1",
+                "--delay",
+                "7s:100",
+                "--abort",
+                "500:50",
+                "--timeout",
+                "3s",
+                "--dry-run",
+                "-o",
+                "yaml",
+            ],
+            &[
+                "create",
+                "route-rule",
+                "moved",
+                "--destination",
+                "reviews",
+                "--redirect-uri",
+                "/y",
+                "--dry-run",
+                "-o",
+                "json",
+            ],
             &["create", "route-rule", "x", "--destination", "reviews", "--route", "version=v1:60", "--dry-run"],
             &["create", "route-rule", "x", "--destination", "reviews", "--route", "v1", "--dry-run"],
             &["create", "route-rule", "--destination", "reviews"],
@@ -70,7 +135,10 @@ fn a_rule_from_flags_is_the_object_that_a_file_would_hold() {
 fn injection_prints_nothing_unless_all_of_it_succeeds() {
     let home = Home::new();
     std::fs::write(home.path().join("root.pem"), "ROOT\n").expect("written");
-    home.transcript("kube-inject", &[&["kube-inject", "-f", "deployment.yaml", "--root-cert", "root.pem", "--tag", "1"]]);
+    home.transcript(
+        "kube-inject",
+        &[&["kube-inject", "-f", "deployment.yaml", "--root-cert", "root.pem", "--tag", "1"]],
+    );
     let failed = home.run(&["kube-inject", "-f", "deployment.yaml", "-f", "broken.yaml", "--root-cert", "root.pem"]);
     assert_eq!((failed.code, failed.stdout.as_str()), (1, ""));
     let once = home.run(&["inject", "-f", "deployment.yaml", "--root-cert", "root.pem"]).stdout;

@@ -48,7 +48,9 @@ impl Home {
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         let output = child.wait_with_output().expect("it ends");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text").replace(&self.dir.path().display().to_string(), "HOME");
+        let text = |bytes: Vec<u8>| {
+            String::from_utf8(bytes).expect("text").replace(&self.dir.path().display().to_string(), "HOME")
+        };
         Ran { stdout: text(output.stdout), stderr: text(output.stderr), code: output.status.code().unwrap_or(-1) }
     }
 

@@ -107,7 +107,9 @@ async fn attend(app: &App, mut process: AttachedProcess, with_stdin: bool) -> Re
     let resize = async {
         if let Some(mut sender) = size {
             use futures_util::SinkExt as _;
-            let Ok(mut changes) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change()) else { return };
+            let Ok(mut changes) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change()) else {
+                return;
+            };
             loop {
                 let (height, width) = console::Term::stdout().size();
                 if sender.send(TerminalSize { height, width }).await.is_err() {
@@ -162,7 +164,10 @@ fn typed() -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
-async fn copy(mut from: impl tokio::io::AsyncRead + Unpin, to: impl Fn(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+async fn copy(
+    mut from: impl tokio::io::AsyncRead + Unpin,
+    to: impl Fn(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut buffer = vec![0; 32 << 10];
     loop {
         match from.read(&mut buffer).await {

@@ -54,7 +54,8 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &LogsArgs) -> Result<(), Error> 
         let pod = mesh::find_pod(&cluster, app.namespace(&cluster), &args.pod).await?;
         let container = container(&pod, args.container.as_deref())?;
         let mut query = String::new();
-        for (is_asked, name) in [(args.follow, "follow"), (args.timestamps, "timestamps"), (args.previous, "previous")] {
+        for (is_asked, name) in [(args.follow, "follow"), (args.timestamps, "timestamps"), (args.previous, "previous")]
+        {
             if is_asked {
                 query.push_str(&format!("&{name}=true"));
             }

@@ -62,7 +62,10 @@ impl PodState {
                 return PodState::Failing(failure);
             }
             let name = text(status, &["name"]).unwrap_or_default();
-            if starting.is_none() && status.get("ready").and_then(Value::as_bool) != Some(true) && !has_completed(status) {
+            if starting.is_none()
+                && status.get("ready").and_then(Value::as_bool) != Some(true)
+                && !has_completed(status)
+            {
                 let what = match status.pointer("/state/running") {
                     Some(_) => "not ready yet",
                     None => text(status, &["state", "waiting", "reason"]).unwrap_or("waiting"),
@@ -73,7 +76,13 @@ impl PodState {
         if text(pod, &["status", "phase"]) == Some("Failed") {
             let text = |field: &str| text(pod, &["status", field]).unwrap_or_default().to_owned();
             let (reason, message) = (text("reason"), text("message"));
-            return PodState::Failing(Failure { container: String::new(), reason, message, restarts: 0, is_hopeless: true });
+            return PodState::Failing(Failure {
+                container: String::new(),
+                reason,
+                message,
+                restarts: 0,
+                is_hopeless: true,
+            });
         }
         PodState::Starting(starting.unwrap_or_else(|| "waiting for the node".to_owned()))
     }
@@ -231,7 +240,10 @@ mod tests {
         assert_eq!(is_final(&pod(&crash, 3)), Some(true));
         assert_eq!(is_final(&pod(&image, 0)), Some(true));
         assert_eq!(is_final(&pod(&json!({ "running": {} }), 0)), None);
-        assert_eq!(PodState::of(&pod(&json!({ "running": {} }), 0)), PodState::Starting("app: not ready yet".to_owned()));
+        assert_eq!(
+            PodState::of(&pod(&json!({ "running": {} }), 0)),
+            PodState::Starting("app: not ready yet".to_owned())
+        );
         assert_eq!(PodState::of(&json!({ "status": { "phase": "Succeeded" } })), PodState::Ready);
     }
 }

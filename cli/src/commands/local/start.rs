@@ -30,8 +30,14 @@ pub(super) struct Started {
 ///
 /// # Errors
 /// In the supervisor's own words when it ends; when it does not get ready in time.
-pub(super) async fn supervisor(mesh: &Mesh, port: Option<u16>, is_detached: bool, picture: &mut Picture) -> Result<Started, Error> {
-    let program = std::env::current_exe().map_err(|e| Error::failed("cannot find the running program").because(io_words(&e)))?;
+pub(super) async fn supervisor(
+    mesh: &Mesh,
+    port: Option<u16>,
+    is_detached: bool,
+    picture: &mut Picture,
+) -> Result<Started, Error> {
+    let program =
+        std::env::current_exe().map_err(|e| Error::failed("cannot find the running program").because(io_words(&e)))?;
     let programs = program.parent().map(Path::to_path_buf).unwrap_or_default();
     check_programs(&programs)?;
     let options = Options {
@@ -41,7 +47,8 @@ pub(super) async fn supervisor(mesh: &Mesh, port: Option<u16>, is_detached: bool
         programs,
     };
     let (log, log_path, from) = open_log(&mesh.dir)?;
-    let output = log.try_clone().map_err(|e| Error::failed("cannot write the supervisor's log").because(io_words(&e)))?;
+    let output =
+        log.try_clone().map_err(|e| Error::failed("cannot write the supervisor's log").because(io_words(&e)))?;
     let mut child = supervise::command(&program, &options, is_detached)
         .stdin(Stdio::null())
         .stdout(output)

@@ -50,7 +50,8 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &StatusArgs) -> Result<(), Error
         let gateway = cluster.get(&known("services")?, SYSTEM_NAMESPACE, INGRESS_GATEWAY).await?;
         Ok((items(&list).cloned().collect::<Vec<Value>>(), gateway.is_some()))
     })?;
-    let gateway = record.host_ports.first().filter(|_| has_gateway).map(|port| format!("http://127.0.0.1:{}", port.port));
+    let gateway =
+        record.host_ports.first().filter(|_| has_gateway).map(|port| format!("http://127.0.0.1:{}", port.port));
     let value = || {
         json!({
             "name": mesh.name,

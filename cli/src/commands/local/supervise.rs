@@ -58,12 +58,7 @@ mod tests {
 
     #[test]
     fn what_is_written_on_the_command_line_is_read_back() {
-        let wanted = Options {
-            state_dir: "/s".into(),
-            host_port: 8080,
-            next_free_port: true,
-            programs: "/p".into(),
-        };
+        let wanted = Options { state_dir: "/s".into(), host_port: 8080, next_free_port: true, programs: "/p".into() };
         let command = command(Path::new("meshctl"), &wanted, true);
         let arguments: Vec<OsString> = command.get_args().skip(2).map(ToOwned::to_owned).collect();
         let read = options(&arguments).expect("readable");

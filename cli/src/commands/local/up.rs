@@ -91,7 +91,11 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &UpArgs) -> Result<(), Error> {
         picture.clear();
         let (child, gateway, pods) = result?;
         if let Some(count) = pods {
-            app.ui.say(&app.ui.err.good(&format!("local mesh `{}` is up after {}: {count} pods are ready", mesh.name, took(started.elapsed()))));
+            app.ui.say(&app.ui.err.good(&format!(
+                "local mesh `{}` is up after {}: {count} pods are ready",
+                mesh.name,
+                took(started.elapsed())
+            )));
         } else {
             app.ui.say(&format!("local mesh `{}` starts; see `meshctl local status{}`", mesh.name, mesh.flag()));
         }
@@ -163,7 +167,8 @@ fn images(args: &UpArgs) -> Result<Images, Error> {
     let mut seen = BTreeSet::new();
     for file in args.files.files.iter().filter(|file| file.as_os_str() != "-") {
         let dir = if file.is_dir() { file.clone() } else { file.parent().map(PathBuf::from).unwrap_or_default() };
-        let dir = std::path::absolute(if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir }).unwrap_or_default();
+        let dir =
+            std::path::absolute(if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir }).unwrap_or_default();
         let path = dir.join("local-images.yaml");
         if seen.insert(path.clone()) && path.is_file() {
             images.merge(Images::read(&path).map_err(|e| wrong(&e))?);
@@ -228,7 +233,12 @@ async fn control_plane(mesh: &Mesh, cluster: &Cluster, picture: &mut Picture) ->
 }
 
 /// Applies the user's objects; gives the namespaces that they are in.
-async fn apply(app: &App, cluster: &Cluster, objects: Vec<Object>, picture: &mut Picture) -> Result<BTreeSet<String>, Error> {
+async fn apply(
+    app: &App,
+    cluster: &Cluster,
+    objects: Vec<Object>,
+    picture: &mut Picture,
+) -> Result<BTreeSet<String>, Error> {
     let mut namespaces = BTreeSet::from([SYSTEM_NAMESPACE.to_owned()]);
     if objects.is_empty() {
         namespaces.insert("default".to_owned());
@@ -240,7 +250,10 @@ async fn apply(app: &App, cluster: &Cluster, objects: Vec<Object>, picture: &mut
     for planned in &planned {
         let (answer, done) = write::send(cluster, Verb::Apply, planned, false).await.map_err(|e| {
             let at = planned.object.location.as_ref().map(|l| format!(" ({l})")).unwrap_or_default();
-            e.because(format!("at {}{at}", write::label(&planned.resource, &planned.namespace, name_of(&planned.object.value))))
+            e.because(format!(
+                "at {}{at}",
+                write::label(&planned.resource, &planned.namespace, name_of(&planned.object.value))
+            ))
         })?;
         namespaces.insert(planned.namespace.clone());
         if done != Done::Unchanged {
@@ -271,7 +284,10 @@ async fn start_anew(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<
 }
 
 /// The gateway's address on this machine, and a path that an Ingress leads somewhere.
-async fn gateway(cluster: &Cluster, record: &local::supervisor::Record) -> Result<Option<(String, Option<String>)>, Error> {
+async fn gateway(
+    cluster: &Cluster,
+    record: &local::supervisor::Record,
+) -> Result<Option<(String, Option<String>)>, Error> {
     let Some(port) = record.host_ports.first() else { return Ok(None) };
     if cluster.get(&known("services")?, SYSTEM_NAMESPACE, INGRESS_GATEWAY).await?.is_none() {
         return Ok(None);
@@ -346,7 +362,9 @@ async fn until_synced(cluster: &Cluster, pods: &[Value], limit: Duration) -> Res
         for pilot in &mut pilots {
             let answer: Proxies = pilot.connection.get("/v1/proxies").await?;
             let is_synced = |state: SyncState| matches!(state, SyncState::Synced | SyncState::NotSent);
-            synced.extend(answer.proxies.into_iter().filter(|p| p.types.iter().all(|t| is_synced(t.state))).map(|p| p.id));
+            synced.extend(
+                answer.proxies.into_iter().filter(|p| p.types.iter().all(|t| is_synced(t.state))).map(|p| p.id),
+            );
         }
         let lagging: Vec<&str> = wanted.iter().filter(|id| !synced.contains(*id)).map(String::as_str).collect();
         if lagging.is_empty() {

@@ -43,7 +43,10 @@ async fn write_files(cluster: &Cluster, pod: &Value, dir: &Path) -> Result<(), E
         .get(&known("configmaps")?, SYSTEM_NAMESPACE, "mesh-root")
         .await?
         .and_then(|map| text(&map, &["data", "root-cert.pem"]).map(str::to_owned))
-        .ok_or_else(|| Error::failed("ConfigMap mesh-system/mesh-root is not there").hint("is the mesh installed? `meshctl install`"))?;
+        .ok_or_else(|| {
+            Error::failed("ConfigMap mesh-system/mesh-root is not there")
+                .hint("is the mesh installed? `meshctl install`")
+        })?;
     let token = token(cluster, pod).await?;
     let failed = |e: std::io::Error| Error::failed(format!("cannot write to {}", dir.display())).because(io_words(&e));
     std::fs::create_dir_all(dir).map_err(failed)?;

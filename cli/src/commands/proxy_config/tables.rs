@@ -231,7 +231,13 @@ pub(super) fn clusters(entries: &[&Value], is_wide: bool) -> Table {
             (_, "") => "ROUND_ROBIN",
             (_, policy) => policy,
         };
-        let mut row = vec![parts.host.to_owned(), parts.port.to_owned(), parts.labels.to_owned(), kind.to_owned(), balancing.to_owned()];
+        let mut row = vec![
+            parts.host.to_owned(),
+            parts.port.to_owned(),
+            parts.labels.to_owned(),
+            kind.to_owned(),
+            balancing.to_owned(),
+        ];
         if is_wide {
             row.extend([text(cluster, "connectTimeout").to_owned(), name(entry).to_owned()]);
         }
@@ -243,12 +249,17 @@ pub(super) fn clusters(entries: &[&Value], is_wide: bool) -> Table {
 /// Rows of endpoints, with what the proxy knows of their state.
 pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table {
     let states = states(live);
-    let mut table = Table::new(&["ENDPOINT", "HEALTH", "IN FLIGHT", "REQUESTS", "FAILED", "WORKLOAD", "HOST", "PORT", "LABELS"]);
+    let mut table =
+        Table::new(&["ENDPOINT", "HEALTH", "IN FLIGHT", "REQUESTS", "FAILED", "WORKLOAD", "HOST", "PORT", "LABELS"]);
     for entry in entries {
         let parts = Parts::of(name(entry));
         for endpoint in list(resource(entry), "endpoints").flat_map(|locality| list(locality, "lbEndpoints")) {
             let socket = "endpoint.address.socketAddress";
-            let address = format!("{}:{}", text(endpoint, &format!("{socket}.address")), number(endpoint, &format!("{socket}.portValue")));
+            let address = format!(
+                "{}:{}",
+                text(endpoint, &format!("{socket}.address")),
+                number(endpoint, &format!("{socket}.portValue"))
+            );
             let state = states.get(&(name(entry), address.clone())).copied();
             let health = match state.map(|s| text(s, "health")).filter(|h| !h.is_empty()) {
                 Some(health) => health.to_owned(),
@@ -256,8 +267,10 @@ pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table
                 None => text(endpoint, "healthStatus").to_owned(),
             };
             let health = health.to_uppercase();
-            let shown = if health == "HEALTHY" || health == "READY" { paint.good(&health) } else { paint.warning(&health) };
-            let workload = at(endpoint, "metadata.filterMetadata.mesh").map(|m| text(m, "workload")).unwrap_or_default();
+            let shown =
+                if health == "HEALTHY" || health == "READY" { paint.good(&health) } else { paint.warning(&health) };
+            let workload =
+                at(endpoint, "metadata.filterMetadata.mesh").map(|m| text(m, "workload")).unwrap_or_default();
             table.row(vec![
                 address,
                 shown,
@@ -278,7 +291,10 @@ pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table
 fn states(live: &Value) -> BTreeMap<(&str, String), &Value> {
     let clusters = live.get("clusters").unwrap_or(live).as_array().into_iter().flatten();
     clusters
-        .flat_map(|cluster| list(cluster, "endpoints").map(move |endpoint| ((name(cluster), text(endpoint, "address").to_owned()), endpoint)))
+        .flat_map(|cluster| {
+            list(cluster, "endpoints")
+                .map(move |endpoint| ((name(cluster), text(endpoint, "address").to_owned()), endpoint))
+        })
         .collect()
 }
 
@@ -328,7 +344,12 @@ mod tests {
     use super::*;
 
     fn words(table: &Table) -> String {
-        table.to_text(false).lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join("\n")
+        table
+            .to_text(false)
+            .lines()
+            .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     #[test]
