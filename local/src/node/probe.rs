@@ -200,6 +200,9 @@ async fn attempt(context: &Arc<PodContext>, container: &Container, probe: &Probe
             tcp(context, container, socket).await
         } else if let Some(command) = &probe.exec {
             exec(context, &container.name, command).await
+        } else if let Some(grpc) = &probe.grpc {
+            // Whether the server listens is asked, not yet what it says of its health: errs towards healthy.
+            tcp(context, container, &TCPSocketAction { host: None, port: IntOrString::Int(grpc.port) }).await
         } else {
             Err(ProbeError::Unknown)
         }
