@@ -157,3 +157,35 @@ impl Files {
             .map_err(|source| CertificateError::Mismatch { directory: directory.to_owned(), source })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(directory: &Path) -> String {
+        let made = runtime::authority::serving_certificate(&["mesh-pilot.mesh-system.svc"], Duration::from_secs(3600));
+        let made = made.expect("a certificate");
+        for (file, text) in [("tls.crt", &made.cert_pem), ("tls.key", &made.key_pem), ("ca.crt", &made.ca_pem)] {
+            std::fs::write(directory.join(file), text).expect("written");
+        }
+        made.ca_pem
+    }
+
+    #[test]
+    fn a_changed_certificate_is_taken_and_a_broken_one_is_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        write(directory.path());
+        let certificate = Certificate::load(directory.path()).expect("it is good");
+        assert!(!certificate.reload().expect("nothing has changed"));
+        let root = write(directory.path());
+        let before = certificate.current.key.load_full();
+        assert!(certificate.reload().expect("it is good"));
+        assert_eq!(certificate.root_pem(), root);
+        let now = certificate.current.key.load_full();
+        assert_ne!(before.cert, now.cert);
+        std::fs::write(directory.path().join("tls.crt"), "half a cert").expect("written");
+        let error = certificate.reload().expect_err("it is broken");
+        assert!(error.to_string().ends_with("tls.crt cannot be used"), "{error}");
+        assert_eq!(certificate.current.key.load().cert, now.cert, "the old one stays in force");
+    }
+}
