@@ -119,7 +119,14 @@ pub fn run(app: &App, mut args: RouteRuleArgs) -> Result<(), Error> {
 
 /// Asks for what is missing, if there is somebody to ask.
 fn complete(app: &App, args: &mut RouteRuleArgs) -> Result<(), Error> {
-    let is_redirect = args.redirect_uri.is_some() || args.redirect_authority.is_some();
+    // A rule that changes requests or injects a fault may leave where they go as it is.
+    let needs_route = !(args.redirect_uri.is_some()
+        || args.redirect_authority.is_some()
+        || args.rewrite_uri.is_some()
+        || args.rewrite_authority.is_some()
+        || args.delay.is_some()
+        || args.abort.is_some()
+        || args.timeout.is_some());
     let mut missing = Vec::new();
     if args.rule.is_none() {
         missing.push("NAME");
@@ -127,8 +134,8 @@ fn complete(app: &App, args: &mut RouteRuleArgs) -> Result<(), Error> {
     if args.destination.is_none() {
         missing.push("--destination SERVICE");
     }
-    if args.routes.is_empty() && !is_redirect {
-        missing.push("--route LABELS:WEIGHT (or --redirect-uri)");
+    if args.routes.is_empty() && needs_route {
+        missing.push("--route LABELS:WEIGHT (or --redirect-uri, --rewrite-uri, --delay, --abort, --timeout)");
     }
     if missing.is_empty() {
         return Ok(());
@@ -145,7 +152,7 @@ fn complete(app: &App, args: &mut RouteRuleArgs) -> Result<(), Error> {
         args.rule = Some(ask(app, "Name of the rule", proposal.as_deref())?);
     }
     let mut left = 100;
-    while !is_redirect && left > 0 && (args.routes.is_empty() || args.routes.iter().all(|r| r.weight.is_some())) {
+    while needs_route && left > 0 && (args.routes.is_empty() || args.routes.iter().all(|r| r.weight.is_some())) {
         let question = format!("Where {left}% of the requests go, as version=v1 or version=v1:{}", left.min(90));
         match route(&ask(app, &question, None)?) {
             Ok(mut route) => {

@@ -36,7 +36,7 @@ const OURS: &str = "deploy/productpage-v1";
 
 fn envoy_validates_its_bootstrap(mesh: &Mesh) {
     let bootstrap = mesh.meshctl(&["proxy-config", OURS, "bootstrap", "--envoy"]).ok().stdout;
-    let file = std::env::temp_dir().join(format!("bootstrap-{}.json", std::process::id()));
+    let file = std::env::temp_dir().join(format!("bootstrap-{}.yaml", std::process::id()));
     // Validation opens the files that the bootstrap names, which are in pods only.
     let root = std::env::temp_dir().join(format!("root-{}.pem", std::process::id()));
     std::fs::write(&root, pod::root(mesh)).expect("a temporary file");
