@@ -61,15 +61,18 @@ fn envoy_takes_every_resource(mesh: &Mesh) {
 
 /// Sends requests from a pod and counts the answers by what a person would see of them.
 fn answers(mesh: &Mesh, pod: &str, url: &str, headers: &[&str]) -> BTreeMap<String, usize> {
-    let mut command = vec!["curl", "-s", "-w", "\\n%{http_code} %{redirect_url}\\n"];
+    let mut command = vec!["curl", "-s", "-w", "\\n=%{http_code} %{redirect_url}\\n"];
     headers.iter().for_each(|header| command.extend(["-H", header]));
     command.push(url);
     let printed = mesh.exec(pod, &command).ok().stdout;
-    let mut seen = BTreeMap::new();
-    let mut lines = printed.lines();
-    while let (Some(body), Some(status)) = (lines.next(), lines.next()) {
-        let stars = ["black", "red"].into_iter().find(|color| body.contains(color)).unwrap_or("none");
-        *seen.entry(format!("{} stars {stars}", status.trim())).or_default() += 1;
+    let (mut seen, mut stars) = (BTreeMap::new(), "none");
+    for line in printed.lines() {
+        if let Some(status) = line.strip_prefix('=') {
+            *seen.entry(format!("{} stars {stars}", status.trim())).or_default() += 1;
+            stars = "none";
+        } else if let Some(color) = ["black", "red"].into_iter().find(|color| line.contains(color)) {
+            stars = color;
+        }
     }
     seen
 }
