@@ -82,6 +82,8 @@ pub enum Command {
     /// Adds the sidecar to the workloads of a file, without a mesh
     #[command(visible_alias = "inject")]
     KubeInject(inject::InjectArgs),
+    /// Takes the sidecar out of the workloads of a file again
+    Uninject(inject::UninjectArgs),
     /// Shows whether every proxy follows the control plane
     #[command(visible_alias = "ps")]
     ProxyStatus(proxy_status::StatusArgs),

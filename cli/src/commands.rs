@@ -31,6 +31,7 @@ pub fn run(app: &App, command: Command) -> Result<(), Error> {
         Command::Get(args) => get::run(app, &args),
         Command::Validate(args) => validate::run(app, &args),
         Command::KubeInject(args) => inject::run(app, &args),
+        Command::Uninject(args) => inject::remove(app, &args),
         Command::ProxyStatus(args) => proxy_status::run(app, &args),
         Command::ProxyConfig(args) => proxy_config::run(app, &args),
         Command::Install(args) => install::run(app, &args),

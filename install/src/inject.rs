@@ -1,16 +1,27 @@
-//! A pod in, the same pod with a sidecar out.
+//! A pod in, the same pod with a sidecar out, and back.
 //!
 //! What is added: the init container [`INIT_CONTAINER`] with the interception rules, the native sidecar
 //! [`PROXY_CONTAINER`] (an init container that restarts always, so that it starts before the application and ends
-//! after it), a volume with its token, and the annotation [`STATUS`], by which an injected pod is known again.
+//! after it), a volume with its token, and the annotation [`STATUS`], by which an injected pod is known again and can
+//! be brought back. What the pod's annotations ask for is in [`options`].
 
-use api::names::{
-    CLASSIC_INJECT, INIT_CONTAINER, INJECT, PROXY_CONTAINER, PROXY_DIR, PROXY_UID, STATUS, TOKEN_AUDIENCE, proxy_port,
-};
+use api::names::{CLASSIC_INJECT, INIT_CONTAINER, INJECT, PROXY_CONTAINER, STATUS, SYSTEM_NAMESPACE};
 use serde_json::{Map, Value, json};
 
-use crate::rules::Interception;
 use crate::values::Images;
+
+mod containers;
+mod object;
+mod options;
+mod remove;
+
+pub use object::{inject_object, pod_path};
+pub use remove::{Status, remove_object, remove_pod};
+
+pub(crate) use containers::{proxy_env, proxy_security, proxy_volume, ready_probe};
+pub(crate) use object::plan_object;
+
+use options::Options;
 
 /// What injection depends on: the same for the webhook and the CLI.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +40,7 @@ impl Injection {
     /// Injects by default, towards Pilot's usual address.
     #[must_use]
     pub fn new(images: Images, pilot_root: &str) -> Self {
-        let address =
-            format!("{}.{}.svc:{}", api::names::PILOT, api::names::SYSTEM_NAMESPACE, api::names::pilot_port::XDS);
+        let address = format!("{}.{SYSTEM_NAMESPACE}.svc:{}", api::names::PILOT, api::names::pilot_port::XDS);
         Injection { images, pilot_address: address, pilot_root: pilot_root.to_owned(), default: true }
     }
 }
@@ -59,9 +69,18 @@ pub enum Skip {
     /// Interception would catch the whole node's traffic.
     #[error("it uses the host's network")]
     HostNetwork,
+    /// It is in a namespace that is never injected.
+    #[error("nothing is injected in its namespace")]
+    SystemNamespace,
     /// It holds no pod template.
     #[error("it runs no pods")]
     NoPods,
+    /// Nobody knows this kind, and it holds no pod template where one is looked for.
+    #[error("unknown kind, and no pod template at spec.template")]
+    UnknownKind,
+    /// There is nothing to take out.
+    #[error("it has no sidecar")]
+    NoSidecar,
 }
 
 /// Why a pod cannot be injected.
@@ -75,9 +94,11 @@ pub enum Refusal {
         /// What belongs there.
         expected: &'static str,
     },
-    /// A container has the name of one of ours without being ours.
-    #[error("a container is already called `{name}`, which is the sidecar's name")]
+    /// A container or volume has the name of one of ours without being ours.
+    #[error("a {what} is already called `{name}`, which is the sidecar's name")]
     NameTaken {
+        /// `container` or `volume`.
+        what: &'static str,
         /// The name.
         name: String,
     },
@@ -89,51 +110,35 @@ pub enum Refusal {
         /// Its value.
         value: String,
     },
+    /// An annotation asks for something that cannot be.
+    #[error("annotation {key} is `{value}`: {reason}")]
+    Annotation {
+        /// The annotation.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An annotation of ours that does not exist.
+    #[error("there is no annotation {key}{}", hint.map(|near| format!("; did you mean {near}?")).unwrap_or_default())]
+    UnknownAnnotation {
+        /// The annotation.
+        key: String,
+        /// One that exists, nearly spelt the same.
+        hint: Option<&'static str>,
+    },
 }
 
-/// Injects the pod template of any object that has one (Deployment, CronJob, Pod, …); also each item of a List.
-///
-/// # Errors
-///
-/// [`Refusal`] when the object asks for a sidecar that it cannot be given.
-pub fn inject_object(object: &Value, injection: &Injection) -> Result<Outcome, Refusal> {
-    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let path: &[&str] = match kind {
-        "Pod" => return inject_pod(object, injection),
-        "List" => return inject_list(object, injection),
-        "CronJob" => &["spec", "jobTemplate", "spec", "template"],
-        _ => &["spec", "template"],
-    };
-    let Some(template) = path.iter().try_fold(object, |value, key| value.get(key)) else {
-        return Ok(Outcome::Skipped(Skip::NoPods));
-    };
-    if template.get("spec").and_then(|spec| spec.get("containers")).is_none() {
-        return Ok(Outcome::Skipped(Skip::NoPods));
-    }
-    let injected = match inject_pod(template, injection)? {
-        Outcome::Injected(template) => template,
-        skipped @ Outcome::Skipped(_) => return Ok(skipped),
-    };
-    let mut object = object.clone();
-    if let Some(place) = path.iter().try_fold(&mut object, |value, key| value.get_mut(key)) {
-        *place = injected;
-    }
-    Ok(Outcome::Injected(object))
-}
-
-fn inject_list(list: &Value, injection: &Injection) -> Result<Outcome, Refusal> {
-    let mut list = list.clone();
-    let Some(items) = list.get_mut("items").and_then(Value::as_array_mut) else {
-        return Ok(Outcome::Skipped(Skip::NoPods));
-    };
-    let mut any = false;
-    for item in items {
-        if let Outcome::Injected(injected) = inject_object(item, injection)? {
-            *item = injected;
-            any = true;
-        }
-    }
-    Ok(if any { Outcome::Injected(list) } else { Outcome::Skipped(Skip::NoPods) })
+/// What injection adds to a pod, and which of the fields that hold it are new.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Additions {
+    /// Go before the pod's own init containers, whose network then works already.
+    pub(crate) init_containers: Vec<Value>,
+    /// Go before the pod's own volumes.
+    pub(crate) volumes: Vec<Value>,
+    /// The value of [`STATUS`].
+    pub(crate) status: String,
 }
 
 /// Injects a pod or a pod template (metadata and spec). Injecting twice gives what injecting once gives.
@@ -142,35 +147,66 @@ fn inject_list(list: &Value, injection: &Injection) -> Result<Outcome, Refusal> 
 ///
 /// [`Refusal`] when the pod asks for a sidecar that it cannot be given.
 pub fn inject_pod(pod: &Value, injection: &Injection) -> Result<Outcome, Refusal> {
+    Ok(match plan(pod, injection, None)? {
+        Ok(additions) => Outcome::Injected(apply(pod, additions)?),
+        Err(skip) => Outcome::Skipped(skip),
+    })
+}
+
+/// What a pod would be given; `owner` is what it belongs to, where that is known better than from the pod.
+fn plan(pod: &Value, injection: &Injection, owner: Option<&str>) -> Result<Result<Additions, Skip>, Refusal> {
     if let Some(skip) = skip(pod, injection)? {
-        return Ok(Outcome::Skipped(skip));
+        return Ok(Err(skip));
     }
-    let mut pod = pod.clone();
-    let spec = child(&mut pod, "spec", "spec")?;
-    let ports = application_ports(spec);
-    let own = [init_container(injection), proxy_container(injection)];
-    // The rules come first, then the proxy: the application's own init containers already have a working network.
-    let mut init: Vec<Value> = own.into();
-    init.append(&mut list(spec, "initContainers")?);
-    spec.insert("initContainers".to_owned(), Value::Array(init));
-    let mut volumes = list(spec, "volumes")?;
-    volumes.push(proxy_volume());
-    spec.insert("volumes".to_owned(), Value::Array(volumes));
+    let options = Options::read(pod)?;
+    let created: Vec<&str> = [
+        ("metadata", pod.get("metadata")),
+        ("annotations", pod.pointer("/metadata/annotations")),
+        ("initContainers", pod.pointer("/spec/initContainers")),
+        ("volumes", pod.pointer("/spec/volumes")),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| value.is_none().then_some(name))
+    .collect();
     let status = json!({
         "initContainers": [INIT_CONTAINER, PROXY_CONTAINER],
         "volumes": [PROXY_CONTAINER],
-        "ports": ports,
+        "ports": options::application_ports(pod),
+        "created": created,
     });
+    Ok(Ok(Additions {
+        init_containers: vec![
+            containers::init(injection, &options),
+            containers::proxy(injection, &options, pod, owner),
+        ],
+        volumes: vec![proxy_volume()],
+        status: status.to_string(),
+    }))
+}
+
+/// The pod with the additions.
+fn apply(pod: &Value, additions: Additions) -> Result<Value, Refusal> {
+    let mut pod = pod.clone();
+    let spec = child(&mut pod, "spec", "spec")?;
+    for (key, mut items) in [("initContainers", additions.init_containers), ("volumes", additions.volumes)] {
+        let place = spec.entry(key).or_insert(Value::Null);
+        match place.take() {
+            Value::Null => {}
+            Value::Array(own) => items.extend(own),
+            _ => return Err(Refusal::Shape { path: format!("spec.{key}"), expected: "a list" }),
+        }
+        *place = Value::Array(items);
+    }
     let metadata = child(&mut pod, "metadata", "metadata")?;
-    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+    let annotations = metadata.entry("annotations").or_insert(Value::Null);
     if annotations.is_null() {
         *annotations = json!({});
     }
     let annotations = annotations
         .as_object_mut()
         .ok_or(Refusal::Shape { path: "metadata.annotations".to_owned(), expected: "a map" })?;
-    annotations.insert(STATUS.to_owned(), Value::String(status.to_string()));
-    Ok(Outcome::Injected(pod))
+    annotations.insert(STATUS.to_owned(), Value::String(additions.status));
+    Ok(pod)
 }
 
 /// Decides whether the pod is left alone, from what it says about itself.
@@ -189,11 +225,11 @@ fn skip(pod: &Value, injection: &Injection) -> Result<Option<Skip>, Refusal> {
     if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
         return Ok(Some(Skip::HostNetwork));
     }
-    for list in ["containers", "initContainers"] {
-        for container in spec.get(list).and_then(Value::as_array).into_iter().flatten() {
-            let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
-            if name == PROXY_CONTAINER || name == INIT_CONTAINER {
-                return Err(Refusal::NameTaken { name: name.to_owned() });
+    for (list, what) in [("containers", "container"), ("initContainers", "container"), ("volumes", "volume")] {
+        for item in spec.get(list).and_then(Value::as_array).into_iter().flatten() {
+            let name = item.get("name").and_then(Value::as_str).unwrap_or_default();
+            if name == PROXY_CONTAINER || (name == INIT_CONTAINER && what == "container") {
+                return Err(Refusal::NameTaken { what, name: name.to_owned() });
             }
         }
     }
@@ -227,102 +263,6 @@ fn child<'a>(value: &'a mut Value, key: &str, path: &str) -> Result<&'a mut Map<
         *child = json!({});
     }
     child.as_object_mut().ok_or_else(shape)
-}
-
-fn list(spec: &mut Map<String, Value>, key: &str) -> Result<Vec<Value>, Refusal> {
-    match spec.remove(key) {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(items)) => Ok(items),
-        Some(_) => Err(Refusal::Shape { path: format!("spec.{key}"), expected: "a list" }),
-    }
-}
-
-fn application_ports(spec: &Map<String, Value>) -> Vec<u64> {
-    let containers = spec.get("containers").and_then(Value::as_array).into_iter().flatten();
-    let ports = containers.flat_map(|c| c.get("ports").and_then(Value::as_array).into_iter().flatten());
-    let mut ports: Vec<u64> = ports.filter_map(|port| port.get("containerPort")?.as_u64()).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
-}
-
-fn init_container(injection: &Injection) -> Value {
-    json!({
-        "name": INIT_CONTAINER,
-        "image": injection.images.init,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["nft"],
-        "args": [Interception::default().render()],
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
-            "readOnlyRootFilesystem": true,
-            "runAsNonRoot": false,
-            "runAsUser": 0,
-        },
-    })
-}
-
-fn proxy_container(injection: &Injection) -> Value {
-    json!({
-        "name": PROXY_CONTAINER,
-        "image": injection.images.proxy,
-        "imagePullPolicy": "IfNotPresent",
-        "args": ["sidecar"],
-        "restartPolicy": "Always",
-        "env": proxy_env(&injection.pilot_address, &injection.pilot_root),
-        "ports": [{"name": "mesh-metrics", "containerPort": proxy_port::METRICS, "protocol": "TCP"}],
-        "startupProbe": ready_probe(1, 600),
-        "readinessProbe": ready_probe(10, 3),
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
-        "securityContext": proxy_security(),
-        "volumeMounts": [{"name": PROXY_CONTAINER, "mountPath": PROXY_DIR, "readOnly": true}],
-    })
-}
-
-/// The proxy runs as a user of its own without any capability: the rules know its connections by that user.
-pub(crate) fn proxy_security() -> Value {
-    json!({
-        "allowPrivilegeEscalation": false,
-        "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": true,
-        "runAsGroup": PROXY_UID,
-        "runAsNonRoot": true,
-        "runAsUser": PROXY_UID,
-    })
-}
-
-/// The environment of a proxy, sidecar or gateway.
-pub(crate) fn proxy_env(pilot_address: &str, pilot_root: &str) -> Value {
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    json!([
-        field("POD_NAME", "metadata.name"),
-        field("POD_NAMESPACE", "metadata.namespace"),
-        field("POD_IP", "status.podIP"),
-        field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
-        {"name": "MESH_PILOT_ADDRESS", "value": pilot_address},
-        {"name": "MESH_PILOT_ROOT_PEM", "value": pilot_root},
-    ])
-}
-
-pub(crate) fn ready_probe(period: u32, failures: u32) -> Value {
-    json!({
-        "httpGet": {"path": "/healthz/ready", "port": proxy_port::READINESS},
-        "periodSeconds": period,
-        "failureThreshold": failures,
-        "timeoutSeconds": 3,
-    })
-}
-
-/// The volume with the token by which the proxy proves itself to Pilot.
-pub(crate) fn proxy_volume() -> Value {
-    json!({
-        "name": PROXY_CONTAINER,
-        "projected": {"sources": [
-            {"serviceAccountToken": {"audience": TOKEN_AUDIENCE, "expirationSeconds": 3600, "path": "token"}},
-        ]},
-    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod inject;
 pub mod manifests;
 pub mod rules;
+pub mod text;
 mod values;
 
 pub use inject::{Injection, Outcome, Refusal, Skip, inject_object, inject_pod};

@@ -8,21 +8,43 @@
 use std::fmt::Write as _;
 
 use api::names::{PROXY_MARK, PROXY_UID, proxy_port};
+use ipnet::IpNet;
 
-/// Which traffic of a pod is intercepted.
+/// All there is, or only some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted<T> {
+    /// All.
+    All,
+    /// These, which may be none.
+    Only(Vec<T>),
+}
+
+/// Which traffic of a pod is intercepted. What is excluded stays so, even where it is included too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interception {
+    /// Inbound ports that go through the proxy.
+    pub include_inbound_ports: Wanted<u16>,
     /// Inbound ports that go to the application directly.
     pub exclude_inbound_ports: Vec<u16>,
+    /// Destination ports that go through the proxy wherever they are.
+    pub include_outbound_ports: Vec<u16>,
     /// Destination ports that applications reach directly.
     pub exclude_outbound_ports: Vec<u16>,
+    /// Destinations that go through the proxy.
+    pub include_outbound_ranges: Wanted<IpNet>,
+    /// Destinations that applications reach directly.
+    pub exclude_outbound_ranges: Vec<IpNet>,
 }
 
 impl Default for Interception {
     fn default() -> Self {
         Interception {
+            include_inbound_ports: Wanted::All,
             exclude_inbound_ports: vec![proxy_port::METRICS, proxy_port::READINESS],
+            include_outbound_ports: Vec::new(),
             exclude_outbound_ports: Vec::new(),
+            include_outbound_ranges: Wanted::All,
+            exclude_outbound_ranges: Vec::new(),
         }
     }
 }
@@ -40,28 +62,62 @@ impl Interception {
     pub fn render(&self) -> String {
         let mut text = String::from("table inet mesh\ndelete table inet mesh\ntable inet mesh {\n");
         text.push_str("  chain inbound {\n    type nat hook prerouting priority dstnat; policy accept;\n");
-        let mut ports = self.exclude_inbound_ports.clone();
-        ports.extend([proxy_port::ADMIN, proxy_port::OUTBOUND, proxy_port::INBOUND]);
-        write_ports(&mut text, ports);
-        let _ = writeln!(text, "    meta l4proto tcp redirect to :{}", proxy_port::INBOUND);
+        let mut own = self.exclude_inbound_ports.clone();
+        own.extend([proxy_port::ADMIN, proxy_port::OUTBOUND, proxy_port::INBOUND]);
+        ports(&mut text, &own, "return");
+        let redirect = format!("redirect to :{}", proxy_port::INBOUND);
+        match &self.include_inbound_ports {
+            Wanted::All => everything(&mut text, &redirect),
+            Wanted::Only(wanted) => ports(&mut text, wanted, &redirect),
+        }
         text.push_str("  }\n  chain outbound {\n    type nat hook output priority -100; policy accept;\n");
         let _ = writeln!(text, "    meta mark {PROXY_MARK} return");
         let _ = writeln!(text, "    meta skuid {PROXY_UID} return");
         text.push_str("    fib daddr type local return\n");
-        if !self.exclude_outbound_ports.is_empty() {
-            write_ports(&mut text, self.exclude_outbound_ports.clone());
+        let redirect = format!("redirect to :{}", proxy_port::OUTBOUND);
+        ports(&mut text, &self.exclude_outbound_ports, "return");
+        ranges(&mut text, &self.exclude_outbound_ranges, "return");
+        match &self.include_outbound_ranges {
+            Wanted::All => everything(&mut text, &redirect),
+            Wanted::Only(wanted) => {
+                ports(&mut text, &self.include_outbound_ports, &redirect);
+                ranges(&mut text, wanted, &format!("meta l4proto tcp {redirect}"));
+            }
         }
-        let _ = writeln!(text, "    meta l4proto tcp redirect to :{}", proxy_port::OUTBOUND);
         text.push_str("  }\n}\n");
         text
     }
 }
 
-fn write_ports(text: &mut String, mut ports: Vec<u16>) {
+fn everything(text: &mut String, verdict: &str) {
+    let _ = writeln!(text, "    meta l4proto tcp {verdict}");
+}
+
+fn ports(text: &mut String, ports: &[u16], verdict: &str) {
+    let mut ports = ports.to_vec();
     ports.sort_unstable();
     ports.dedup();
-    let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-    let _ = writeln!(text, "    tcp dport {{ {list} }} return");
+    rule(text, "tcp dport", &ports, verdict);
+}
+
+/// One rule for each family; ranges within others are left out, as `nft` refuses sets whose parts overlap.
+fn ranges(text: &mut String, ranges: &[IpNet], verdict: &str) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for range in IpNet::aggregate(&ranges.to_vec()) {
+        match range {
+            IpNet::V4(range) => v4.push(range),
+            IpNet::V6(range) => v6.push(range),
+        }
+    }
+    rule(text, "ip daddr", &v4, verdict);
+    rule(text, "ip6 daddr", &v6, verdict);
+}
+
+fn rule<T: ToString>(text: &mut String, what: &str, items: &[T], verdict: &str) {
+    if !items.is_empty() {
+        let list = items.iter().map(T::to_string).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "    {what} {{ {list} }} {verdict}");
+    }
 }
 
 #[cfg(test)]
@@ -89,5 +145,50 @@ table inet mesh {
 }
 ";
         assert_eq!(Interception::default().render(), expected);
+    }
+
+    fn nets(list: &[&str]) -> Vec<IpNet> {
+        list.iter().map(|net| net.parse().expect("a range")).collect()
+    }
+
+    fn narrow() -> Interception {
+        Interception {
+            include_inbound_ports: Wanted::Only(vec![9080, 80]),
+            exclude_inbound_ports: vec![22],
+            include_outbound_ports: vec![9000],
+            exclude_outbound_ports: vec![3306],
+            include_outbound_ranges: Wanted::Only(nets(&["10.0.0.0/8", "10.1.0.0/16", "fd00::/8"])),
+            exclude_outbound_ranges: nets(&["10.2.0.0/16"]),
+        }
+    }
+
+    #[test]
+    fn exclusions_come_first_then_what_is_included() {
+        let rules = narrow().render();
+        let lines: Vec<&str> = rules.lines().map(str::trim).filter(|line| line.contains('{')).skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "chain inbound {",
+                "tcp dport { 22, 15000, 15001, 15006 } return",
+                "tcp dport { 80, 9080 } redirect to :15006",
+                "chain outbound {",
+                "tcp dport { 3306 } return",
+                "ip daddr { 10.2.0.0/16 } return",
+                "tcp dport { 9000 } redirect to :15001",
+                "ip daddr { 10.0.0.0/8 } meta l4proto tcp redirect to :15001",
+                "ip6 daddr { fd00::/8 } meta l4proto tcp redirect to :15001",
+            ]
+        );
+    }
+
+    #[test]
+    fn including_nothing_redirects_nothing() {
+        let nothing = Interception {
+            include_inbound_ports: Wanted::Only(Vec::new()),
+            include_outbound_ranges: Wanted::Only(Vec::new()),
+            ..Interception::default()
+        };
+        assert!(!nothing.render().contains("redirect"), "{}", nothing.render());
     }
 }

@@ -1,27 +1,40 @@
-//! `kube-inject`: sidecars into the workloads of a file, offline.
+//! `kube-inject` and `uninject`: sidecars into the workloads of files and out of them, offline.
+//!
+//! Files keep their comments, order and style; see [`install::text`].
 
 use std::path::{Path, PathBuf};
 
 use api::names::SYSTEM_NAMESPACE;
 use clap::Args;
-use install::{Images, Injection, Outcome, inject_object};
-use serde_json::Value;
+use install::text::{self, Changed};
+use install::{Images, Injection, Skip};
 
 use crate::App;
 use crate::args::FileArgs;
 use crate::context;
-use crate::error::{Error, io_words};
-use crate::objects::{self, Object};
-use crate::resources::{hyphenated, name_of};
+use crate::error::{Error, count, io_words};
+use crate::objects::{self, Source};
+use crate::resources::hyphenated;
 
 const EXAMPLES: &str = "\
 Examples:
-  # Into a file
+  # Into a file; a diff shows added lines only
   meshctl kube-inject -f deployment.yaml -o injected.yaml
   # Into a cluster whose namespaces are not injected by themselves
   meshctl kube-inject -f deployment.yaml | kubectl apply -f -
   # For a mesh whose root certificate is in a file
-  meshctl kube-inject -f deployment.yaml --root-cert root-cert.pem";
+  meshctl kube-inject -f deployment.yaml --root-cert root-cert.pem
+  # The sidecar is told about the pod by annotations, such as
+  #   sidecar.meshctl.io/excludeOutboundPorts: \"3306\"
+  #   sidecar.meshctl.io/includeOutboundIPRanges: \"10.0.0.0/8\"
+  #   sidecar.meshctl.io/proxyCPU: \"100m\"";
+
+const REMOVE_EXAMPLES: &str = "\
+Examples:
+  # The file as it was before kube-inject
+  meshctl uninject -f injected.yaml -o deployment.yaml
+  # What runs in a cluster, without sidecars
+  kubectl get deployments -o yaml | meshctl uninject -f - | kubectl apply -f -";
 
 /// Arguments of `kube-inject`.
 #[derive(Debug, Args)]
@@ -46,43 +59,118 @@ pub struct InjectArgs {
     pilot_address: Option<String>,
 }
 
+/// Arguments of `uninject`.
+#[derive(Debug, Args)]
+#[command(after_help = REMOVE_EXAMPLES)]
+pub struct UninjectArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// Write to this file instead of standard output
+    #[arg(short = 'o', long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
 /// Runs `kube-inject`.
 ///
 /// # Errors
 /// When anything in the files is wrong or cannot be injected; nothing is written then.
 pub fn run(app: &App, args: &InjectArgs) -> Result<(), Error> {
-    let (objects, warnings) = objects::load(&args.files, "nothing was written")?;
-    for warning in &warnings {
+    let sources = objects::sources(&args.files)?;
+    let parsed = objects::parse(&sources);
+    if parsed.problems.iter().any(api::problem::Problem::is_error) {
+        return Err(objects::invalid(parsed.problems, sources.len(), "nothing was written"));
+    }
+    for warning in &parsed.problems {
         app.ui.say(crate::error::problem_text(warning, app.ui.err).trim_end());
     }
+    drop(parsed);
     let mut injection = Injection::new(images(&args.hub, &args.tag), &root(app, args)?);
     if let Some(address) = &args.pilot_address {
         injection.pilot_address.clone_from(address);
     }
-    let mut text = String::new();
-    let mut reports = Vec::new();
+    let change = |source: &Source| text::inject(&source.name, &source.text, &injection);
+    each(app, &sources, args.output.as_deref(), "injected", change)
+}
+
+/// Runs `uninject`.
+///
+/// # Errors
+/// When a sidecar cannot be taken out of a file; nothing is written then.
+pub fn remove(app: &App, args: &UninjectArgs) -> Result<(), Error> {
+    let sources = objects::sources(&args.files)?;
+    let change = |source: &Source| text::remove(&source.name, &source.text);
+    each(app, &sources, args.output.as_deref(), "without its sidecar", change)
+}
+
+/// Changes all texts, and writes and reports only if that was possible for all of them.
+fn each(
+    app: &App,
+    sources: &[Source],
+    output: Option<&Path>,
+    done: &str,
+    change: impl Fn(&Source) -> Result<Changed, Vec<api::problem::Problem>>,
+) -> Result<(), Error> {
+    let mut result = String::new();
+    let mut said = String::new();
+    let (mut changed, mut skipped) = (0, 0);
     let mut problems = Vec::new();
-    for object in &objects {
-        match inject_object(&object.value, &injection) {
-            Ok(Outcome::Injected(injected)) => {
-                reports.push(report(object, "injected"));
-                push(&mut text, &injected);
+    for source in sources {
+        let Changed { text, reports } = match change(source) {
+            Ok(changed) => changed,
+            Err(found) => {
+                problems.extend(found);
+                continue;
             }
-            Ok(Outcome::Skipped(why)) => {
-                reports.push(report(object, &format!("left as it is: {why}")));
-                push(&mut text, &object.value);
-            }
-            Err(refusal) => problems.push(object.problem(format!("cannot be injected: {refusal}"))),
+        };
+        for report in reports {
+            let what = match report.skipped {
+                None => {
+                    changed += 1;
+                    done.to_owned()
+                }
+                Some(why) => {
+                    skipped += 1;
+                    said_of(why)
+                }
+            };
+            said.push_str(&format!("{}/{} {what}\n", hyphenated(&report.kind), report.name));
         }
+        append(&mut result, &text);
     }
     if !problems.is_empty() {
-        return Err(objects::invalid(problems, args.files.files.len(), "nothing was written"));
+        return Err(objects::invalid(problems, sources.len(), "nothing was written"));
     }
-    reports.iter().for_each(|line| app.ui.say(line));
-    match &args.output {
-        None => app.ui.print(&text),
-        Some(path) => write(path, &text),
+    match output {
+        None => app.ui.print(&result)?,
+        Some(path) => write(path, &result)?,
     }
+    app.ui.say(said.trim_end());
+    if changed + skipped > 1 {
+        app.ui.say(
+            &app.ui.err.dim(&format!("{}: {changed} {done}, {skipped} skipped", count(changed + skipped, "object"))),
+        );
+    }
+    Ok(())
+}
+
+fn said_of(why: Skip) -> String {
+    match why {
+        Skip::UnknownKind => format!("left as it is: {why}"),
+        _ => format!("skipped: {why}"),
+    }
+}
+
+/// Adds a text to those before it, as documents of one stream. A single text is not touched.
+fn append(result: &mut String, text: &str) {
+    if !result.is_empty() {
+        if !result.ends_with('\n') {
+            result.push('\n');
+        }
+        if !text.starts_with("---") && !text.starts_with('%') {
+            result.push_str("---\n");
+        }
+    }
+    result.push_str(text);
 }
 
 /// Images of a registry.
@@ -108,18 +196,6 @@ fn root(app: &App, args: &InjectArgs) -> Result<String, Error> {
         app.ui.err.hint("hint:")
     ));
     Ok(String::new())
-}
-
-fn report(object: &Object, what: &str) -> String {
-    let kind = object.value.get("kind").and_then(Value::as_str).unwrap_or_default();
-    format!("{}/{} {what}", hyphenated(kind), name_of(&object.value))
-}
-
-fn push(text: &mut String, object: &Value) {
-    if !text.is_empty() {
-        text.push_str("---\n");
-    }
-    text.push_str(&api::yaml::render(object));
 }
 
 /// Writes a file in one step: a reader sees the old one or the new one.

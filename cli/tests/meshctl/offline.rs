@@ -144,7 +144,28 @@ fn injection_prints_nothing_unless_all_of_it_succeeds() {
     let once = home.run(&["inject", "-f", "deployment.yaml", "--root-cert", "root.pem"]).stdout;
     let twice = home.run_with_input(&["inject", "-f", "-", "--root-cert", "root.pem"], &once);
     assert_eq!(twice.stdout, once, "injecting twice is injecting once");
-    assert!(twice.stderr.contains("deployment/app left as it is: it has a sidecar already"), "{}", twice.stderr);
+    assert!(twice.stderr.contains("deployment/app skipped: it has a sidecar already"), "{}", twice.stderr);
+    let back = home.run_with_input(&["uninject", "-f", "-"], &once);
+    let original = std::fs::read_to_string(home.path().join("deployment.yaml")).expect("read");
+    assert_eq!(back.stdout, original, "the bytes come back");
+    assert!(back.stderr.contains("deployment/app without its sidecar"), "{}", back.stderr);
+    let refused = "kind: Job\napiVersion: batch/v1\nmetadata:\n  name: a\nx: &t {spec: {containers: []}}\nspec:\n  template: *t\n";
+    let refused =
+        home.run_with_input(&["inject", "-f", "deployment.yaml", "-f", "-", "--root-cert", "root.pem"], refused);
+    assert_eq!((refused.code, refused.stdout.as_str()), (1, ""));
+    assert!(refused.stderr.contains("it is (or comes from) an alias"), "{}", refused.stderr);
+}
+
+#[test]
+fn files_that_are_injected_together_come_out_as_one_stream() {
+    let home = Home::new();
+    std::fs::write(home.path().join("root.pem"), "ROOT\n").expect("written");
+    let files = ["-f", "deployment.yaml", "-f", "deployment.yaml", "-o", "out.yaml", "--root-cert", "root.pem"];
+    let ran = home.run(&[&["inject"], files.as_slice()].concat());
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{ran:?}");
+    assert!(ran.stderr.ends_with("4 objects: 2 injected, 2 skipped\n"), "{}", ran.stderr);
+    let text = std::fs::read_to_string(home.path().join("out.yaml")).expect("read");
+    assert_eq!(text.matches("\n---\n").count(), 3, "{text}");
 }
 
 #[test]

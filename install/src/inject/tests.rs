@@ -1,4 +1,7 @@
+use api::names::TOKEN_AUDIENCE;
+
 use super::*;
+use crate::rules::Interception;
 
 fn injection() -> Injection {
     Injection::new(Images::of_version("1"), "ROOT")
@@ -87,7 +90,10 @@ fn when_injection_is_off_only_a_pod_that_asks_gets_a_sidecar() {
 fn a_pod_that_cannot_be_injected_is_refused_with_the_reason() {
     let mut taken = deployment();
     taken["spec"]["template"]["spec"]["containers"][0]["name"] = json!(PROXY_CONTAINER);
-    assert_eq!(inject_object(&taken, &injection()), Err(Refusal::NameTaken { name: PROXY_CONTAINER.to_owned() }));
+    assert_eq!(
+        inject_object(&taken, &injection()),
+        Err(Refusal::NameTaken { what: "container", name: PROXY_CONTAINER.to_owned() })
+    );
     let mut unclear = deployment();
     unclear["spec"]["template"]["metadata"]["annotations"] = json!({INJECT: "maybe"});
     let refusal = inject_object(&unclear, &injection()).expect_err("unclear policy");
@@ -96,4 +102,167 @@ fn a_pod_that_cannot_be_injected_is_refused_with_the_reason() {
     wrong["spec"]["template"]["spec"]["volumes"] = json!("none");
     let refusal = inject_object(&wrong, &injection()).expect_err("wrong shape");
     assert_eq!(refusal.to_string(), "spec.volumes is not a list");
+}
+
+fn annotated(annotations: &[(&str, &str)]) -> Value {
+    let mut object = deployment();
+    for (key, value) in annotations {
+        object["spec"]["template"]["metadata"]["annotations"][*key] = json!(value);
+    }
+    object
+}
+
+fn rules_of(object: &Value) -> String {
+    let result = injected(object);
+    let rules = &result["spec"]["template"]["spec"]["initContainers"][0]["args"][0];
+    rules.as_str().expect("rules").to_owned()
+}
+
+fn proxy_of(object: &Value) -> Value {
+    injected(object)["spec"]["template"]["spec"]["initContainers"][1].clone()
+}
+
+fn variable<'a>(proxy: &'a Value, name: &str) -> &'a Value {
+    let variables = proxy["env"].as_array().expect("variables");
+    variables.iter().find(|variable| variable["name"] == name).unwrap_or(&Value::Null)
+}
+
+#[test]
+fn annotations_narrow_what_is_intercepted_in_our_spelling_and_the_classic_one() {
+    for prefix in ["sidecar.meshctl.io/", "traffic.sidecar.istio.io/"] {
+        for (name, value, expected, line) in [
+            ("includeInboundPorts", "*", true, "meta l4proto tcp redirect to :15006"),
+            ("includeInboundPorts", "80, 9080", true, "tcp dport { 80, 9080 } redirect to :15006"),
+            ("includeInboundPorts", "", false, "redirect to :15006"),
+            ("excludeInboundPorts", "22", true, "tcp dport { 22, 15000, 15001, 15006, 15020, 15021 } return"),
+            ("excludeOutboundPorts", "3306,25", true, "tcp dport { 25, 3306 } return"),
+            ("includeOutboundIPRanges", "*", true, "meta l4proto tcp redirect to :15001"),
+            (
+                "includeOutboundIPRanges",
+                "10.96.0.0/16",
+                true,
+                "ip daddr { 10.96.0.0/16 } meta l4proto tcp redirect to :15001",
+            ),
+            ("includeOutboundIPRanges", "", false, "redirect to :15001"),
+            ("excludeOutboundIPRanges", "192.0.2.7,fd00::/8", true, "ip daddr { 192.0.2.7/32 } return"),
+            ("excludeOutboundIPRanges", "192.0.2.7,fd00::/8", true, "ip6 daddr { fd00::/8 } return"),
+        ] {
+            let rules = rules_of(&annotated(&[(&format!("{prefix}{name}"), value)]));
+            assert_eq!(rules.contains(line), expected, "{prefix}{name}: {value:?}\n{rules}");
+        }
+    }
+    let ours_wins =
+        [("sidecar.meshctl.io/excludeInboundPorts", "1"), ("traffic.sidecar.istio.io/excludeInboundPorts", "2")];
+    assert!(rules_of(&annotated(&ours_wins)).contains("{ 1, 15000"));
+}
+
+#[test]
+fn an_included_port_is_intercepted_outside_of_the_included_ranges_too() {
+    let rules = rules_of(&annotated(&[
+        ("sidecar.meshctl.io/includeOutboundIPRanges", ""),
+        ("sidecar.meshctl.io/includeOutboundPorts", "9000"),
+    ]));
+    assert!(rules.contains("tcp dport { 9000 } redirect to :15001"), "{rules}");
+}
+
+#[test]
+fn bad_annotations_are_refused_with_the_reason() {
+    for (key, value, expected) in [
+        ("sidecar.meshctl.io/excludeInboundPorts", "80,x", "is `80,x`: `x` is not a port (1 to 65535)"),
+        ("traffic.sidecar.istio.io/excludeInboundPorts", "0", "`0` is not a port"),
+        ("traffic.sidecar.istio.io/excludeInboundPorts", "*", "`*` is possible only where ports are included"),
+        (
+            "traffic.sidecar.istio.io/includeOutboundIPRanges",
+            "10.0.0.0/33",
+            "`10.0.0.0/33` is not a range of addresses",
+        ),
+        ("traffic.sidecar.istio.io/excludeOutboundIPRanges", "*", "`*` is possible only where ranges are included"),
+        ("sidecar.istio.io/interceptionMode", "TPROXY", "only `REDIRECT` is in force"),
+        ("sidecar.meshctl.io/proxyCPU", "much", "not a quantity"),
+        ("sidecar.meshctl.io/proxyMemory", "64MB", "not a quantity"),
+        ("sidecar.meshctl.io/statusPort", "15006", "the proxy uses this port for something else"),
+        ("sidecar.meshctl.io/statusPort", "9080", "a container of the pod uses this port"),
+        ("sidecar.meshctl.io/excludeInbundPorts", "1", "did you mean sidecar.meshctl.io/excludeInboundPorts?"),
+    ] {
+        let refusal = inject_object(&annotated(&[(key, value)]), &injection()).expect_err(key).to_string();
+        assert!(refusal.contains(expected) && refusal.contains(key), "{refusal}");
+    }
+    let mut number = deployment();
+    number["spec"]["template"]["metadata"]["annotations"] = json!({"sidecar.meshctl.io/excludeInboundPorts": 80});
+    let refusal = inject_object(&number, &injection()).expect_err("a number").to_string();
+    assert!(refusal.contains("annotations are text; put it in quotes"), "{refusal}");
+}
+
+#[test]
+fn annotations_set_port_image_and_resources_of_the_proxy() {
+    let object = annotated(&[
+        ("sidecar.meshctl.io/statusPort", "16000"),
+        ("sidecar.meshctl.io/proxyCPU", "100m"),
+        ("sidecar.istio.io/proxyMemory", "64Mi"),
+        ("sidecar.meshctl.io/proxyMemoryLimit", "1Gi"),
+        ("sidecar.meshctl.io/proxyImage", "mine/proxy:2"),
+    ]);
+    let proxy = proxy_of(&object);
+    assert_eq!(proxy["startupProbe"]["httpGet"]["port"], 16000);
+    assert_eq!(variable(&proxy, "MESH_READINESS_PORT")["value"], "16000");
+    let expected = json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}});
+    assert_eq!(proxy["resources"], expected);
+    assert_eq!(proxy["image"], "mine/proxy:2");
+    assert!(rules_of(&object).contains("15020, 16000 } return"));
+}
+
+#[test]
+fn the_proxy_learns_whose_it_is_for_telemetry() {
+    let proxy = proxy_of(&deployment());
+    let path = |name| variable(&proxy, name)["valueFrom"]["fieldRef"]["fieldPath"].clone();
+    assert_eq!(
+        (path("MESH_APP"), path("MESH_VERSION")),
+        (json!("metadata.labels['app']"), json!("metadata.labels['version']"))
+    );
+    assert_eq!(variable(&proxy, "MESH_OWNER")["value"], "app");
+    let mut recommended = deployment();
+    recommended["spec"]["template"]["metadata"]["labels"] = json!({"app.kubernetes.io/name": "app"});
+    let proxy = proxy_of(&recommended);
+    let path = &variable(&proxy, "MESH_APP")["valueFrom"]["fieldRef"]["fieldPath"];
+    assert_eq!(path, "metadata.labels['app.kubernetes.io/name']");
+}
+
+#[test]
+fn a_pods_owner_is_what_a_user_wrote_rather_than_what_a_controller_made() {
+    for (kind, name, expected) in [
+        ("ReplicaSet", "app-5d8f", "app"),
+        ("Job", "nightly-28123456", "nightly"),
+        ("Job", "once", "once"),
+        ("StatefulSet", "db", "db"),
+    ] {
+        let pod = json!({
+            "metadata": {
+                "labels": {"pod-template-hash": "5d8f"},
+                "ownerReferences": [{"kind": kind, "name": name, "controller": true}],
+            },
+            "spec": {"containers": [{"name": "app"}]},
+        });
+        let Ok(Outcome::Injected(pod)) = inject_pod(&pod, &injection()) else { panic!("not injected") };
+        assert_eq!(variable(&pod["spec"]["initContainers"][1], "MESH_OWNER")["value"], expected);
+    }
+}
+
+#[test]
+fn system_namespaces_and_kinds_without_pods_are_told_apart() {
+    let mut system = deployment();
+    system["metadata"]["namespace"] = json!("kube-system");
+    assert_eq!(skipped(&system), Skip::SystemNamespace);
+    assert_eq!(skipped(&json!({"apiVersion": "example.com/v1", "kind": "Widget", "spec": {}})), Skip::UnknownKind);
+    let mut rollout = deployment();
+    rollout["apiVersion"] = json!("argoproj.io/v1alpha1");
+    rollout["kind"] = json!("Rollout");
+    assert_eq!(injected(&rollout)["spec"]["template"]["spec"]["initContainers"][0]["name"], INIT_CONTAINER);
+    let template = json!({"apiVersion": "v1", "kind": "PodTemplate", "template": deployment()["spec"]["template"]});
+    assert_eq!(injected(&template)["template"]["spec"]["initContainers"][0]["name"], INIT_CONTAINER);
+}
+
+#[test]
+fn taking_the_sidecar_out_gives_the_object_back() {
+    assert_eq!(remove_object(&injected(&deployment())), Some(deployment()));
+    assert_eq!(remove_object(&deployment()), None);
 }

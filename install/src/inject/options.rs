@@ -1,0 +1,259 @@
+//! What a pod's annotations ask of its sidecar: `sidecar.meshctl.io/NAME`, and the classic spellings.
+//!
+//! An annotation of ours that nobody knows is refused; of the classic ones, those that have a meaning here are read.
+
+use std::net::IpAddr;
+
+use api::names::proxy_port;
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::Refusal;
+use crate::rules::{Interception, Wanted};
+
+/// What our annotations begin with.
+const OURS: &str = "sidecar.meshctl.io/";
+/// What the classic annotations on traffic begin with.
+const CLASSIC_TRAFFIC: &str = "traffic.sidecar.istio.io/";
+/// What the other classic annotations begin with.
+const CLASSIC: &str = "sidecar.istio.io/";
+
+/// Every annotation of ours on a pod.
+const NAMES: [&str; 15] = [
+    "sidecar.meshctl.io/inject",
+    "sidecar.meshctl.io/status",
+    "sidecar.meshctl.io/includeInboundPorts",
+    "sidecar.meshctl.io/excludeInboundPorts",
+    "sidecar.meshctl.io/includeOutboundPorts",
+    "sidecar.meshctl.io/excludeOutboundPorts",
+    "sidecar.meshctl.io/includeOutboundIPRanges",
+    "sidecar.meshctl.io/excludeOutboundIPRanges",
+    "sidecar.meshctl.io/interceptionMode",
+    "sidecar.meshctl.io/statusPort",
+    "sidecar.meshctl.io/proxyImage",
+    "sidecar.meshctl.io/proxyCPU",
+    "sidecar.meshctl.io/proxyMemory",
+    "sidecar.meshctl.io/proxyCPULimit",
+    "sidecar.meshctl.io/proxyMemoryLimit",
+];
+
+/// What a pod asks of its sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Options {
+    pub(super) interception: Interception,
+    /// Where the proxy says whether it is ready.
+    pub(super) status_port: u16,
+    pub(super) image: Option<String>,
+    pub(super) resources: Resources,
+}
+
+/// Resources of the proxy's container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Resources {
+    cpu: String,
+    memory: String,
+    cpu_limit: Option<String>,
+    memory_limit: Option<String>,
+}
+
+impl Resources {
+    pub(super) fn to_json(&self) -> Value {
+        let mut resources = json!({"requests": {"cpu": self.cpu, "memory": self.memory}});
+        for (name, limit) in [("cpu", &self.cpu_limit), ("memory", &self.memory_limit)] {
+            if let Some(limit) = limit {
+                resources["limits"][name] = json!(limit);
+            }
+        }
+        resources
+    }
+}
+
+impl Options {
+    /// Reads the annotations of a pod.
+    pub(super) fn read(pod: &Value) -> Result<Self, Refusal> {
+        let annotations = Annotations { map: pod.pointer("/metadata/annotations").unwrap_or(&Value::Null) };
+        annotations.refuse_unknown()?;
+        let status_port = annotations.status_port(pod)?;
+        if let Some(found) = annotations.find("interceptionMode", CLASSIC)?
+            && found.value != "REDIRECT"
+        {
+            return Err(found.refused("only `REDIRECT` is in force"));
+        }
+        let mut exclude_inbound_ports = annotations.ports("excludeInboundPorts")?;
+        exclude_inbound_ports.extend([proxy_port::METRICS, status_port]);
+        let resources = Resources {
+            cpu: annotations.quantity("proxyCPU", is_cpu)?.unwrap_or_else(|| "10m".to_owned()),
+            memory: annotations.quantity("proxyMemory", is_memory)?.unwrap_or_else(|| "16Mi".to_owned()),
+            cpu_limit: annotations.quantity("proxyCPULimit", is_cpu)?,
+            memory_limit: annotations.quantity("proxyMemoryLimit", is_memory)?,
+        };
+        let image = match annotations.find("proxyImage", CLASSIC)? {
+            Some(found) if found.value.is_empty() || found.value.contains(char::is_whitespace) => {
+                return Err(found.refused("an image is written as `registry/name:tag`"));
+            }
+            found => found.map(|found| found.value.to_owned()),
+        };
+        let interception = Interception {
+            include_inbound_ports: annotations.wanted_ports("includeInboundPorts")?,
+            exclude_inbound_ports,
+            include_outbound_ports: annotations.ports("includeOutboundPorts")?,
+            exclude_outbound_ports: annotations.ports("excludeOutboundPorts")?,
+            include_outbound_ranges: annotations.wanted_ranges("includeOutboundIPRanges")?,
+            exclude_outbound_ranges: annotations.ranges("excludeOutboundIPRanges")?,
+        };
+        Ok(Options { interception, status_port, image, resources })
+    }
+}
+
+/// The ports that a pod's containers declare.
+pub(super) fn application_ports(pod: &Value) -> Vec<u64> {
+    let containers = pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
+    let ports = containers.flat_map(|c| c.get("ports").and_then(Value::as_array).into_iter().flatten());
+    let mut ports: Vec<u64> = ports.filter_map(|port| port.get("containerPort")?.as_u64()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+struct Annotations<'a> {
+    map: &'a Value,
+}
+
+/// An annotation that is there.
+struct Found<'a> {
+    key: String,
+    value: &'a str,
+}
+
+impl Found<'_> {
+    fn refused(&self, reason: impl Into<String>) -> Refusal {
+        Refusal::Annotation { key: self.key.clone(), value: self.value.to_owned(), reason: reason.into() }
+    }
+
+    /// The items between commas; none when there is nothing.
+    fn items<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Refusal> {
+        if self.value.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        self.value.split(',').map(|item| read(item.trim())).collect::<Result<_, _>>().map_err(|why| self.refused(why))
+    }
+}
+
+impl<'a> Annotations<'a> {
+    fn refuse_unknown(&self) -> Result<(), Refusal> {
+        for key in self.map.as_object().into_iter().flat_map(|map| map.keys()) {
+            if key.starts_with(OURS) && !NAMES.contains(&key.as_str()) {
+                let hint = api::suggest::closest(key, NAMES);
+                return Err(Refusal::UnknownAnnotation { key: key.clone(), hint });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ours, else the classic one.
+    fn find(&self, name: &str, classic: &str) -> Result<Option<Found<'a>>, Refusal> {
+        self.first([format!("{OURS}{name}"), format!("{classic}{name}")])
+    }
+
+    fn first(&self, keys: [String; 2]) -> Result<Option<Found<'a>>, Refusal> {
+        for key in keys {
+            match self.map.get(&key) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(value)) => return Ok(Some(Found { key, value })),
+                Some(other) => {
+                    let reason = "annotations are text; put it in quotes".to_owned();
+                    return Err(Refusal::Annotation { key, value: other.to_string(), reason });
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn ports(&self, name: &str) -> Result<Vec<u16>, Refusal> {
+        match self.find(name, CLASSIC_TRAFFIC)? {
+            None => Ok(Vec::new()),
+            Some(found) if found.value.trim() == "*" => {
+                Err(found.refused("`*` is possible only where ports are included"))
+            }
+            Some(found) => found.items(port),
+        }
+    }
+
+    fn wanted_ports(&self, name: &str) -> Result<Wanted<u16>, Refusal> {
+        match self.find(name, CLASSIC_TRAFFIC)? {
+            None => Ok(Wanted::All),
+            Some(found) if found.value.trim() == "*" => Ok(Wanted::All),
+            Some(found) => found.items(port).map(Wanted::Only),
+        }
+    }
+
+    fn ranges(&self, name: &str) -> Result<Vec<IpNet>, Refusal> {
+        match self.find(name, CLASSIC_TRAFFIC)? {
+            None => Ok(Vec::new()),
+            Some(found) if found.value.trim() == "*" => {
+                Err(found
+                    .refused("`*` is possible only where ranges are included; write includeOutboundIPRanges: \"\""))
+            }
+            Some(found) => found.items(range),
+        }
+    }
+
+    fn wanted_ranges(&self, name: &str) -> Result<Wanted<IpNet>, Refusal> {
+        match self.find(name, CLASSIC_TRAFFIC)? {
+            None => Ok(Wanted::All),
+            Some(found) if found.value.trim() == "*" => Ok(Wanted::All),
+            Some(found) => found.items(range).map(Wanted::Only),
+        }
+    }
+
+    fn status_port(&self, pod: &Value) -> Result<u16, Refusal> {
+        let keys = [format!("{OURS}statusPort"), "status.sidecar.istio.io/port".to_owned()];
+        let Some(found) = self.first(keys)? else { return Ok(proxy_port::READINESS) };
+        let port = port(found.value.trim()).map_err(|why| found.refused(why))?;
+        let own = [proxy_port::ADMIN, proxy_port::OUTBOUND, proxy_port::INBOUND, proxy_port::METRICS];
+        if own.contains(&port) {
+            return Err(found.refused("the proxy uses this port for something else"));
+        }
+        if application_ports(pod).contains(&u64::from(port)) {
+            return Err(found.refused("a container of the pod uses this port"));
+        }
+        Ok(port)
+    }
+
+    fn quantity(&self, name: &str, is_right: fn(&str) -> bool) -> Result<Option<String>, Refusal> {
+        match self.find(name, CLASSIC)? {
+            Some(found) if !is_right(found.value) => {
+                Err(found.refused("not a quantity, write it as `100m` or `0.5` (CPU), `64Mi` or `1Gi` (memory)"))
+            }
+            found => Ok(found.map(|found| found.value.to_owned())),
+        }
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("`{text}` is not a port (1 to 65535)")),
+        Ok(port) => Ok(port),
+    }
+}
+
+/// A range, or an address, which is the range of that address alone.
+fn range(text: &str) -> Result<IpNet, String> {
+    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    net.map(|net| net.trunc()).ok_or_else(|| format!("`{text}` is not a range of addresses, write it as `10.0.0.0/8`"))
+}
+
+fn is_number(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && text.parse::<f64>().is_ok()
+}
+
+fn is_cpu(text: &str) -> bool {
+    is_number(text.strip_suffix('m').unwrap_or(text))
+}
+
+fn is_memory(text: &str) -> bool {
+    let units = ["Ki", "Mi", "Gi", "Ti", "k", "M", "G", "T"];
+    is_number(units.iter().find_map(|unit| text.strip_suffix(unit)).unwrap_or(text))
+}

@@ -1,0 +1,254 @@
+//! Puts a sidecar into the text of an object.
+
+use api::names::STATUS;
+use api::yaml::{Entry, Mark, Node, Value};
+use serde_json::{Value as Json, json};
+
+use super::Obstacle;
+use super::lines::{Edit, Lines, is_indentless};
+use crate::inject::{Additions, pod_path};
+
+/// A value of an object, and the name of the field that holds it.
+#[derive(Clone, Copy)]
+pub(super) struct Spot<'n> {
+    pub(super) node: &'n Node,
+    /// Where the field's name stands; none for a document or an item of a list.
+    pub(super) key: Option<Mark>,
+}
+
+impl<'n> Spot<'n> {
+    pub(super) fn root(node: &'n Node) -> Self {
+        Spot { node, key: None }
+    }
+
+    pub(super) fn entry(self, name: &str) -> Option<&'n Entry> {
+        self.node.entries()?.iter().find(|entry| entry.key == name)
+    }
+
+    pub(super) fn field(self, name: &str) -> Option<Spot<'n>> {
+        self.entry(name).map(|entry| Spot { node: &entry.value, key: entry.mark })
+    }
+
+    /// The pod or pod template of an object.
+    pub(super) fn pod(self) -> Option<Spot<'n>> {
+        let kind = self.node.field("kind").and_then(Node::text).unwrap_or_default();
+        pod_path(kind).iter().try_fold(self, |spot, name| spot.field(name))
+    }
+}
+
+/// How a place can be extended.
+pub(super) enum Shape {
+    /// By lines at `at`, each indented to `column` (from 0).
+    Lines { at: usize, column: usize },
+    /// By items after the bracket that ends at `at`.
+    Flow { at: usize, is_empty: bool },
+}
+
+/// Renders what is added, and keeps the last rendering of each: most objects of a file are given nearly the same.
+#[derive(Default)]
+pub(super) struct Renderer {
+    kept: Vec<(Json, String)>,
+}
+
+impl Renderer {
+    /// A value as lines without indentation.
+    fn lines(&mut self, value: &Json) -> &str {
+        const KEPT: usize = 8;
+        let at = match self.kept.iter().position(|(known, _)| known == value) {
+            Some(at) => at,
+            None => {
+                if self.kept.len() == KEPT {
+                    self.kept.remove(0);
+                }
+                self.kept.push((value.clone(), api::yaml::render(value)));
+                self.kept.len() - 1
+            }
+        };
+        &self.kept[at].1
+    }
+}
+
+/// Collects the insertions that give an object its sidecar.
+pub(super) fn additions(
+    lines: &Lines<'_>,
+    object: &Node,
+    additions: &Additions,
+    renderer: &mut Renderer,
+    edits: &mut Vec<Edit>,
+) -> Result<(), (String, Obstacle)> {
+    let Some(pod) = Spot::root(object).pod() else { return Err(("its pod".to_owned(), Obstacle::Shape)) };
+    let mut writer = Writer { lines, renderer, edits };
+    writer.annotation(pod, &additions.status)?;
+    let Some(spec) = pod.field("spec") else { return Err(("spec".to_owned(), Obstacle::Shape)) };
+    // Lists are indented in their fields as those of the user are.
+    let step = spec.field("containers").and_then(|list| {
+        let (key, first) = (list.key?, list.node.mark?);
+        (first.line > key.line && !is_indentless(list.node)).then(|| first.column.saturating_sub(key.column))
+    });
+    let step = usize::try_from(step.unwrap_or(0)).unwrap_or(0).min(8);
+    for (name, items) in [("initContainers", &additions.init_containers), ("volumes", &additions.volumes)] {
+        match spec.field(name) {
+            Some(list) => writer.items(list, name, items)?,
+            None => writer.new_list(spec, name, items, step)?,
+        }
+    }
+    Ok(())
+}
+
+struct Writer<'a, 't> {
+    lines: &'a Lines<'t>,
+    renderer: &'a mut Renderer,
+    edits: &'a mut Vec<Edit>,
+}
+
+impl Writer<'_, '_> {
+    fn annotation(&mut self, pod: Spot<'_>, status: &str) -> Result<(), (String, Obstacle)> {
+        let Some(metadata) = pod.field("metadata") else {
+            return self.fields(pod, "its pod template", &json!({"metadata": {"annotations": {STATUS: status}}}));
+        };
+        match metadata.field("annotations") {
+            None => self.fields(metadata, "metadata", &json!({"annotations": {STATUS: status}})),
+            Some(annotations) => self.fields(annotations, "metadata.annotations", &json!({STATUS: status})),
+        }
+    }
+
+    /// Adds fields to a mapping.
+    fn fields(&mut self, map: Spot<'_>, name: &str, fields: &Json) -> Result<(), (String, Obstacle)> {
+        match self.shape(map).map_err(|why| (name.to_owned(), why))? {
+            Shape::Lines { at, column } => {
+                // The status differs from object to object: keeping it would be of no use.
+                let text = indented(&api::yaml::render(fields), column);
+                self.edits.push(self.lines.insertion(at, text));
+            }
+            Shape::Flow { at, is_empty } => {
+                let text = fields.to_string();
+                // Without its own brackets.
+                self.flow(map.node, at, is_empty, &[text[1..text.len() - 1].to_owned()]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds items to a list.
+    fn items(&mut self, list: Spot<'_>, name: &str, items: &[Json]) -> Result<(), (String, Obstacle)> {
+        match self.shape(list).map_err(|why| (format!("spec.{name}"), why))? {
+            Shape::Lines { at, column } => {
+                let text = self.rendered(items, column);
+                self.edits.push(self.lines.insertion(at, text));
+            }
+            Shape::Flow { at, is_empty } => {
+                let parts: Vec<String> = items.iter().map(Json::to_string).collect();
+                self.flow(list.node, at, is_empty, &parts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a list to a mapping.
+    fn new_list(&mut self, map: Spot<'_>, name: &str, items: &[Json], step: usize) -> Result<(), (String, Obstacle)> {
+        match self.shape(map).map_err(|why| ("spec".to_owned(), why))? {
+            Shape::Lines { at, column } => {
+                let text = format!("{:column$}{name}:\n{}", "", self.rendered(items, column + step));
+                self.edits.push(self.lines.insertion(at, text));
+            }
+            Shape::Flow { at, is_empty } => {
+                let items = items.iter().map(Json::to_string).collect::<Vec<_>>().join(", ");
+                self.flow(map.node, at, is_empty, &[format!("\"{name}\": [{items}]")]);
+            }
+        }
+        Ok(())
+    }
+
+    fn rendered(&mut self, items: &[Json], column: usize) -> String {
+        let mut text = String::new();
+        for item in items {
+            let rendered = self.renderer.lines(item);
+            for (number, line) in rendered.split_inclusive('\n').enumerate() {
+                let dash = if number == 0 { "- " } else { "  " };
+                push_line(&mut text, column, dash, line);
+            }
+        }
+        text
+    }
+
+    /// Inserts after an opening bracket: each part on a line of its own if the bracket ends its line, else right there.
+    fn flow(&mut self, node: &Node, at: usize, is_empty: bool, parts: &[String]) {
+        let rest = self.lines.text.get(at..).unwrap_or_default();
+        let line = rest.split_inclusive('\n').next().unwrap_or_default();
+        let first = match &node.value {
+            Value::List(items) => items.first().and_then(|item| item.mark),
+            Value::Map(entries) => entries.first().and_then(|entry| entry.mark),
+            _ => None,
+        };
+        match first {
+            Some(first) if line.trim().is_empty() && line.ends_with('\n') => {
+                let column = usize::try_from(first.column).unwrap_or(1).saturating_sub(1);
+                let text = parts.iter().map(|part| format!("{:column$}{part},\n", "")).collect();
+                self.edits.push(self.lines.insertion(at + line.len(), text));
+            }
+            _ => {
+                let comma = if is_empty { "" } else { ", " };
+                self.edits.push(Edit { range: at..at, text: parts.join(", ") + comma });
+            }
+        }
+    }
+
+    /// How a mapping or list can be extended at its beginning.
+    fn shape(&self, spot: Spot<'_>) -> Result<Shape, Obstacle> {
+        let lines = self.lines;
+        let mark = spot.node.mark.ok_or(Obstacle::Shape)?;
+        if spot.key.is_some_and(|key| mark < key) {
+            return Err(Obstacle::Alias);
+        }
+        let begins = lines.from(mark).ok_or(Obstacle::Shape)?;
+        let is_empty = match &spot.node.value {
+            Value::Null => return self.nothing(spot.key.ok_or(Obstacle::Shape)?),
+            Value::List(items) => items.is_empty(),
+            Value::Map(entries) => entries.is_empty(),
+            _ => return Err(Obstacle::Shape),
+        };
+        if lines.is_flow(spot.node) {
+            let at = lines.offset(mark).ok_or(Obstacle::Shape)? + 1;
+            return Ok(Shape::Flow { at, is_empty });
+        }
+        let column = match spot.key {
+            Some(key) if is_indentless(spot.node) => key.column,
+            _ if begins.starts_with(['&', '!', '*']) => return Err(Obstacle::Decorated),
+            _ => mark.column,
+        };
+        let column = usize::try_from(column).unwrap_or(1).saturating_sub(1);
+        match spot.key {
+            Some(key) if mark.line > key.line => Ok(Shape::Lines { at: lines.end(key.line), column }),
+            Some(_) => Err(Obstacle::Decorated),
+            None if lines.is_first(mark) => {
+                Ok(Shape::Lines { at: lines.start(mark.line).ok_or(Obstacle::Shape)?, column })
+            }
+            None => Err(Obstacle::OnItemLine),
+        }
+    }
+
+    /// A field whose value is not written at all can be given one below its name.
+    fn nothing(&self, key: Mark) -> Result<Shape, Obstacle> {
+        let line = self.lines.from(key).and_then(|text| text.lines().next()).ok_or(Obstacle::Shape)?;
+        let after = line.split_once(':').map_or(line, |(_, after)| after).trim();
+        if !after.is_empty() && !after.starts_with('#') {
+            return Err(Obstacle::Null);
+        }
+        let column = usize::try_from(key.column).unwrap_or(1) + 1;
+        Ok(Shape::Lines { at: self.lines.end(key.line), column })
+    }
+}
+
+fn indented(text: &str, column: usize) -> String {
+    let mut result = String::with_capacity(text.len() + 64);
+    text.split_inclusive('\n').for_each(|line| push_line(&mut result, column, "", line));
+    result
+}
+
+fn push_line(text: &mut String, column: usize, before: &str, line: &str) {
+    if !line.trim().is_empty() {
+        text.extend(std::iter::repeat_n(' ', column));
+        text.push_str(before);
+    }
+    text.push_str(line);
+}

@@ -1,0 +1,250 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::inject::{Outcome, inject_object, inject_pod};
+use crate::values::Images;
+
+fn injection() -> Injection {
+    Injection::new(Images::of_version("1"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+}
+
+fn trees(text: &str) -> Vec<Value> {
+    let (documents, problems) = yaml::parse("t.yaml", text);
+    assert!(problems.is_empty(), "{problems:?}\n{text}");
+    documents.iter().map(Node::to_json).collect()
+}
+
+/// Injects, checks what always holds, and returns the text.
+fn round_trip(text: &str) -> String {
+    let injected = inject("t.yaml", text, &injection()).unwrap_or_else(|e| panic!("{e:?}\n{text}")).text;
+    for (before, after) in trees(text).iter().zip(trees(&injected)) {
+        let expected = match inject_object(before, &injection()) {
+            Ok(Outcome::Injected(expected)) => expected,
+            other => panic!("not injected: {other:?}\n{text}"),
+        };
+        assert_eq!(after, expected, "{injected}");
+    }
+    let twice = inject("t.yaml", &injected, &injection()).expect("it stays as it is");
+    assert_eq!(twice.text, injected, "injecting twice is injecting once");
+    let removed = remove("t.yaml", &injected).unwrap_or_else(|e| panic!("{e:?}\n{injected}"));
+    assert_eq!(removed.text, text, "the bytes come back from\n{injected}");
+    injected
+}
+
+/// Whether all lines of `text` are in `longer`, in order.
+fn only_adds_lines(text: &str, longer: &str) -> bool {
+    let mut lines = longer.split_inclusive('\n');
+    text.split_inclusive('\n')
+        .all(|line| lines.any(|other| other.trim_end_matches(['\r', '\n']) == line.trim_end_matches(['\r', '\n'])))
+}
+
+#[test]
+fn text_in_any_block_style_only_gets_more_lines_and_gives_them_back() {
+    for text in [
+        // Comments, quotes, lists that are indented and not, a template without metadata.
+        "# top\napiVersion: apps/v1\nkind: Deployment # what\nmetadata: {name: 'a'}\nspec:\n  template:\n    # here\n    \
+         metadata:\n      labels: {app: \"a\"}\n    spec:\n      # the app\n      containers:\n        - name: a # one\n          \
+         image: 'x:1'\n          args: [\"--a\", \"b\"]\n# end\n",
+        "kind: Job\nmetadata:\n  name: a\nspec:\n  template:\n    spec:\n      containers:\n      - name: a\n",
+        "kind: Job\nmetadata:\n  name: a\nspec:\n  template:\n    metadata:\n    spec:\n      volumes:\n      initContainers: # none\n      containers:\n      - name: a\n",
+        // Lists and annotations that are there already.
+        "kind: Pod\nmetadata:\n  name: a\n  annotations:\n    # why\n    b: c\nspec:\n  volumes:\n    # data\n    - name: v\n      \
+         emptyDir: {}\n  initContainers:\n  - name: first\n    command: |\n      a\n\n      b\n  containers:\n  - name: a\n",
+        // The end of the text is inside of the pod.
+        "kind: Pod\nspec:\n  containers:\n  - name: a\nmetadata:\n  name: a",
+        "kind: Job\nspec:\n  template:\n    spec:\n      containers:\n      - name: a\n    metadata:",
+        "kind: Pod\r\nmetadata:\r\n  name: a\r\nspec:\r\n  containers:\r\n  - name: a\r\n",
+        "\u{feff}kind: Pod\nmetadata:\n  name: a\nspec:\n  containers:\n  - name: a\n",
+        // Several documents, and a root without metadata.
+        "---\nkind: Pod\nmetadata:\n  name: a\nspec:\n  containers:\n  - name: a\n---\n# two\nkind: Pod\nspec:\n    containers:\n    - name: ü\n...\n",
+        "kind: CronJob\nmetadata: {name: a}\nspec:\n  jobTemplate:\n    spec:\n      template:\n        spec:\n          containers: [{name: a}]\n",
+        "apiVersion: v1\nkind: List\nitems:\n- kind: Pod\n  metadata:\n    name: a\n  spec:\n    containers:\n    - name: a\n- kind: Deployment\n  metadata:\n    name: b\n  spec:\n    template:\n      spec:\n        containers:\n        - name: b\n",
+        // Anchors that nothing of ours is behind.
+        "kind: Pod\nmetadata:\n  name: &n a\n  labels: &l\n    app: *n\nspec:\n  containers:\n  - name: *n\n",
+    ] {
+        let injected = round_trip(text);
+        assert!(only_adds_lines(text, &injected), "{injected}");
+    }
+}
+
+#[test]
+fn json_and_flow_style_are_extended_in_their_own_style() {
+    let object = json!({
+        "kind": "Deployment", "metadata": {"name": "a"},
+        "spec": {"template": {
+            "metadata": {"annotations": {}, "labels": {"app": "a"}},
+            "spec": {"containers": [{"name": "a", "args": ["}", "\"", "'"]}], "volumes": []},
+        }},
+    });
+    let pretty = format!("{object:#}\n");
+    let injected = round_trip(&pretty);
+    assert!(injected.contains("\n        \"initContainers\": [{\"name\":\"mesh-init\","), "{injected}");
+    round_trip(&object.to_string());
+    round_trip(&format!("{object}\n{object}\n"));
+    let flow = "kind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: 'x'}]} # short\n";
+    let injected = round_trip(flow);
+    assert!(injected.contains(", containers: [{name: a, image: 'x'}]} # short\n"), "{injected}");
+    round_trip(
+        "kind: Pod\nmetadata:\n  name: a\n  annotations: {}\nspec:\n  volumes: []\n  initContainers: [\n    {name: i}\n  ]\n  containers:\n  - name: a\n",
+    );
+}
+
+#[test]
+fn what_cannot_be_extended_is_refused_and_said_why() {
+    for (text, expected) in [
+        (
+            "kind: Pod\nmetadata:\n  name: a\n  annotations: null\nspec:\n  containers: []\n",
+            "metadata.annotations: it is written as null",
+        ),
+        (
+            "kind: Job\nx: &t\n  spec:\n    containers: []\nmetadata:\n  name: a\nspec:\n  template: *t\n",
+            "its pod template: it is (or comes from) an alias",
+        ),
+        (
+            "kind: Job\nmetadata:\n  name: a\nspec:\n  template:\n    metadata: &m\n      name: x\n    spec:\n      containers: []\n  other: *m\n",
+            "it is shared with other places",
+        ),
+        (
+            "kind: List\nitems:\n- kind: Pod\n  spec:\n    containers: []\n",
+            "its pod template: it begins on the line of its list item",
+        ),
+    ] {
+        let problems = inject("t.yaml", text, &injection()).expect_err(text);
+        assert!(problems[0].to_string().contains(expected), "{}\n{text}", problems[0]);
+    }
+}
+
+#[test]
+fn every_object_is_reported() {
+    let text = "kind: Service\napiVersion: v1\nmetadata: {name: s}\n---\napiVersion: x.dev/v1\nkind: Widget\nmetadata: {name: w}\n---\n\
+                apiVersion: x.dev/v1\nkind: Rollout\nmetadata: {name: r}\nspec: {template: {spec: {containers: [{name: a}]}}}\n";
+    let changed = inject("t.yaml", text, &injection()).expect("it works");
+    let told: Vec<_> = changed.reports.iter().map(|report| (report.name.as_str(), report.skipped)).collect();
+    assert_eq!(told, [("s", Some(Skip::NoPods)), ("w", Some(Skip::UnknownKind)), ("r", None)]);
+}
+
+#[test]
+fn a_pod_that_was_injected_elsewhere_and_written_anew_loses_its_sidecar_too() {
+    let object = json!({"kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "a"}]}});
+    let Ok(Outcome::Injected(injected)) = inject_object(&object, &injection()) else { panic!("not injected") };
+    let removed = remove("t.yaml", &yaml::render(&injected)).expect("it works");
+    assert_eq!(trees(&removed.text), [object]);
+}
+
+/// Text as it may stand in a file, with what makes writing and reading hard.
+fn words() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z][a-z0-9-]{0,8}",
+        "[ -~]{0,12}",
+        "[a-z \n#:'\"-]{0,20}",
+        Just("true".to_owned()),
+        Just("0644".to_owned())
+    ]
+}
+
+fn container() -> impl Strategy<Value = Value> {
+    let ports = prop::collection::vec(1_u16..=65535, 0..3);
+    ("[a-z]{1,8}", words(), prop::option::of(prop::collection::vec(words(), 0..3)), ports).prop_map(
+        |(name, image, args, ports)| {
+            let ports: Vec<Value> = ports.into_iter().map(|port| json!({"containerPort": port})).collect();
+            let mut container = json!({"name": name, "image": image, "ports": ports});
+            if let Some(args) = args {
+                container["args"] = json!(args);
+            }
+            container
+        },
+    )
+}
+
+/// A pod template with and without each of the fields that injection adds to.
+fn template() -> impl Strategy<Value = Value> {
+    let labels = prop::collection::btree_map("[a-z]{1,5}", words(), 0..3);
+    let annotations = prop::option::of(prop::collection::btree_map("[a-z]{1,5}/[a-z]{1,5}", words(), 0..3));
+    let lists = (
+        prop::collection::vec(container(), 1..3),
+        prop::option::of(prop::collection::vec(container(), 0..3)),
+        prop::option::of(prop::collection::vec(
+            ("[a-z]{1,8}").prop_map(|name| json!({"name": name, "emptyDir": {}})),
+            0..3,
+        )),
+    );
+    (prop::bool::ANY, labels, annotations, lists, prop::bool::ANY).prop_map(
+        |(has_metadata, labels, annotations, (containers, init, volumes), volumes_first)| {
+            let mut template = json!({});
+            if has_metadata {
+                template["metadata"] = json!({"labels": labels});
+                if let Some(annotations) = annotations {
+                    template["metadata"]["annotations"] = json!(annotations);
+                }
+            }
+            let mut spec = json!({});
+            if volumes_first && let Some(volumes) = &volumes {
+                spec["volumes"] = json!(volumes);
+            }
+            spec["containers"] = json!(containers);
+            if let Some(init) = init {
+                spec["initContainers"] = json!(init);
+            }
+            if let Some(volumes) = volumes {
+                spec["volumes"] = json!(volumes);
+            }
+            template["spec"] = spec;
+            template
+        },
+    )
+}
+
+fn deployment(template: &Value) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "app"}, "spec": {"template": template}})
+}
+
+/// The text with comments between the lines that may have them: after a field's name without a value.
+fn commented(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| match line.trim_end() {
+            "  template:" | "    spec:" | "    metadata:" => format!("{} # why\n  # and a line\n", line.trim_end()),
+            _ => line.to_owned(),
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn any_pod_template_survives_in_any_style(template in template()) {
+        let object = deployment(&template);
+        let block = yaml::render(&object);
+        for text in [block.clone(), commented(&block), format!("{object:#}"), object.to_string(), block.replace('\n', "\r\n")] {
+            // Line breaks within text are not kept when all of them are changed: such a text means something else.
+            if trees(&text) == [object.clone()] {
+                round_trip(&text);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_users_pod_is_lost_and_webhook_and_cli_agree(template in template()) {
+        let Ok(Outcome::Injected(by_cli)) = inject_object(&deployment(&template), &injection()) else {
+            return Err(TestCaseError::fail("not injected"));
+        };
+        // What the controllers make of the template, as the webhook sees it.
+        let mut pod = template.clone();
+        pod["metadata"]["labels"]["pod-template-hash"] = json!("5d8f");
+        pod["metadata"]["ownerReferences"] = json!([{"kind": "ReplicaSet", "name": "app-5d8f", "controller": true}]);
+        let Ok(Outcome::Injected(by_webhook)) = inject_pod(&pod, &injection()) else {
+            return Err(TestCaseError::fail("not injected"));
+        };
+        prop_assert_eq!(&by_cli["spec"]["template"]["spec"], &by_webhook["spec"]);
+        prop_assert_eq!(&by_cli["spec"]["template"]["spec"]["containers"], &template["spec"]["containers"]);
+        for key in ["initContainers", "volumes"] {
+            let own = template["spec"][key].as_array().cloned().unwrap_or_default();
+            let all = by_webhook["spec"][key].as_array().cloned().unwrap_or_default();
+            prop_assert!(all.ends_with(&own), "{} of the user come last, unchanged", key);
+        }
+        prop_assert_eq!(inject_pod(&by_webhook, &injection()), Ok(Outcome::Skipped(Skip::AlreadyInjected)));
+        let removed = inject::remove_pod(&by_webhook);
+        prop_assert_eq!(removed.as_ref(), Some(&pod));
+    }
+}
