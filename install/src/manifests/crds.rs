@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub(super) fn render() -> Vec<Value> {
     vec![
         crd(
-            Names { kind: "RouteRule", plural: "routerules", short: "rr" },
+            &Names { kind: "RouteRule", plural: "routerules", short: "rr" },
             &json!([
                 {"name": "Destination", "type": "string", "jsonPath": ".spec.destination.name"},
                 {"name": "Precedence", "type": "integer", "jsonPath": ".spec.precedence"},
@@ -18,7 +18,7 @@ pub(super) fn render() -> Vec<Value> {
             ]),
         ),
         crd(
-            Names { kind: "DestinationPolicy", plural: "destinationpolicies", short: "dp" },
+            &Names { kind: "DestinationPolicy", plural: "destinationpolicies", short: "dp" },
             &json!([
                 {"name": "Destination", "type": "string", "jsonPath": ".spec.destination.name"},
                 {"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"},
@@ -34,7 +34,7 @@ struct Names {
     short: &'static str,
 }
 
-fn crd(names: Names, columns: &Value) -> Value {
+fn crd(names: &Names, columns: &Value) -> Value {
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
