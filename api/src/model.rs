@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -242,6 +242,17 @@ pub struct RouteRule {
     pub fault: Fault,
     /// How long the whole request may take; `None` is the default.
     pub timeout: Option<Duration>,
+    /// How often it is tried again; `None` is never.
+    pub retries: Option<Retries>,
+}
+
+/// How often a request is tried again when its endpoint fails it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retries {
+    /// How often at most, the first try not counted.
+    pub attempts: NonZeroU32,
+    /// How long each try may take; `None` is as long as the request may.
+    pub per_try_timeout: Option<Duration>,
 }
 
 /// Selects callers.

@@ -15,7 +15,7 @@ fn read(path: &Path) -> String {
 }
 
 /// Cases that are valid, but use something that is not in force yet: by the field or kind that is refused.
-const NOT_IN_FORCE: &[&str] = &["EgressRule", "tcp", "mirror", "corsPolicy", "httpReqRetries", "wildcard"];
+const NOT_IN_FORCE: &[&str] = &["EgressRule", "tcp", "mirror", "corsPolicy", "wildcard"];
 
 #[test]
 fn the_classic_validation_table_holds_except_for_what_is_not_in_force() {

@@ -30,6 +30,7 @@ const ROOTS: &[&str] = &[
     ".envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
     ".envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     ".envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+    ".envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
     ".envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
     ".envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
     ".envoy.extensions.upstreams.http.v3.HttpProtocolOptions",

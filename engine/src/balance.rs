@@ -1,5 +1,6 @@
 //! Which endpoint of a cluster gets the next request.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,6 +18,22 @@ pub fn pick<'t>(endpoints: &'t Endpoints, lb: Lb, dice: &mut impl Dice) -> Optio
     pick_from(endpoints.candidates(), lb, turn, |endpoint| endpoint.load.in_flight(), dice)
 }
 
+/// Picks an endpoint for another try: one that is not among `tried`, if there is one.
+pub fn pick_other<'t>(
+    endpoints: &'t Endpoints,
+    lb: Lb,
+    tried: &[SocketAddr],
+    dice: &mut impl Dice,
+) -> Option<&'t Arc<Endpoint>> {
+    let others = || endpoints.candidates().iter().filter(|endpoint| !tried.contains(&endpoint.address));
+    let count = others().count();
+    if tried.is_empty() || count == 0 {
+        return pick(endpoints, lb, dice);
+    }
+    let turn = if lb == Lb::RoundRobin { endpoints.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+    choose(count, |nth| others().nth(nth), lb, turn, |endpoint| endpoint.load.in_flight(), dice)
+}
+
 /// Picks one of `candidates` at a turn of the round robin and by a view on the requests in flight.
 ///
 /// Least request draws two different ones at random and keeps the one with fewer in flight, so it is O(1).
@@ -27,17 +44,28 @@ pub fn pick_from<'t>(
     in_flight: impl Fn(&Endpoint) -> u32,
     dice: &mut impl Dice,
 ) -> Option<&'t Arc<Endpoint>> {
-    let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
+    choose(candidates.len(), |nth| candidates.get(nth), lb, turn, in_flight, dice)
+}
+
+fn choose<'t>(
+    count: usize,
+    at: impl Fn(usize) -> Option<&'t Arc<Endpoint>>,
+    lb: Lb,
+    turn: usize,
+    in_flight: impl Fn(&Endpoint) -> u32,
+    dice: &mut impl Dice,
+) -> Option<&'t Arc<Endpoint>> {
+    let sides = u32::try_from(count).unwrap_or(u32::MAX);
     match (count, lb) {
         (0, _) => None,
-        (1, _) => candidates.first(),
-        (_, Lb::RoundRobin) => candidates.get(turn % candidates.len()),
-        (_, Lb::Random) => candidates.get(dice.below(count) as usize),
+        (1, _) => at(0),
+        (_, Lb::RoundRobin) => at(turn % count),
+        (_, Lb::Random) => at(dice.below(sides) as usize),
         (_, Lb::LeastRequest) => {
-            let first = dice.below(count);
-            let other = dice.below(count - 1);
+            let first = dice.below(sides);
+            let other = dice.below(sides - 1);
             let second = if other < first { other } else { other + 1 };
-            let (first, second) = (candidates.get(first as usize)?, candidates.get(second as usize)?);
+            let (first, second) = (at(first as usize)?, at(second as usize)?);
             Some(if in_flight(second) < in_flight(first) { second } else { first })
         }
     }

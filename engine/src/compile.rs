@@ -5,10 +5,12 @@
 //! what was read of it, and is refused too.
 
 mod cluster;
+mod cluster_limits;
 mod endpoints;
 mod fault;
 mod http;
 mod listener;
+mod retry;
 mod route;
 mod route_action;
 mod route_match;
@@ -188,6 +190,7 @@ impl Compiler {
 
     fn put_cluster(&mut self, mut cluster: Cluster, old: Option<&Cluster>) {
         if let Some(old) = old {
+            cluster.usage = Arc::clone(&old.usage);
             self.forget(old);
         }
         let name = cluster.spec.name.clone();
@@ -213,7 +216,7 @@ impl Compiler {
     fn assign(&mut self, assignment: &str, endpoints: Option<&Arc<Endpoints>>) {
         for name in self.askers.get(assignment).into_iter().flatten() {
             if let Some(cluster) = self.tables.clusters.get_str(name) {
-                let cluster = Cluster { spec: Arc::clone(&cluster.spec), endpoints: endpoints.cloned() };
+                let cluster = Cluster { endpoints: endpoints.cloned(), ..Cluster::clone(cluster) };
                 self.tables.clusters.insert(cluster.spec.name.clone(), Arc::new(cluster));
             }
         }

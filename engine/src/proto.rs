@@ -12,6 +12,7 @@ pub use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v
 pub use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3 as original_dst;
 pub use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 pub use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
+pub use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as previous_hosts;
 pub use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 pub use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub use envoy_types::pb::envoy::r#type::v3 as types;
@@ -92,6 +93,11 @@ pub mod extension {
     pub const HTTP_INSPECTOR: (&str, &str) = (
         "envoy.filters.listener.http_inspector",
         "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
+    );
+    /// Retries go to endpoints that were not tried.
+    pub const PREVIOUS_HOSTS: (&str, &str) = (
+        "envoy.retry_host_predicates.previous_hosts",
+        "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
     );
     /// Upstream protocol of a cluster.
     pub const HTTP_OPTIONS: (&str, &str) = (

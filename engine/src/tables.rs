@@ -5,21 +5,25 @@
 mod cluster;
 mod listener;
 mod names;
+mod retry;
 mod route;
+mod usage;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use cluster::{Cluster, ClusterSpec, Discovery, Endpoint, Endpoints, Identity, Lb, Limits, Load, Upstream};
+pub use cluster::{Cluster, ClusterSpec, Discovery, Endpoint, Endpoints, Identity, Lb, Load, Upstream};
 pub use listener::{
     Chain, ChainMatch, Fault, FaultShare, Filter, Http, Listener, PathPolicy, Ports, Routes, Slashes, Tcp,
 };
 pub use names::{Name, NameMap};
+pub use retry::{Retry, RetryOn};
 pub use route::{
     Action, Direct, Domain, Forward, HeaderMatch, HeaderTest, HostRewrite, Origin, PathMatch, PathRewrite, Redirect,
     RedirectPath, Route, RouteTable, Subject, VirtualHost, WeightedCluster,
 };
+pub use usage::{Limits, RetryLimit, Usage, take_one};
 
 /// Everything that a proxy decides with, at one moment.
 #[derive(Debug, Clone, Default)]

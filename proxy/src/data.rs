@@ -74,10 +74,9 @@ impl DataPath {
     #[must_use]
     pub fn new(tables: Arc<ArcSwap<Tables>>, settings: Settings, drain: Drain) -> Arc<Self> {
         Arc::new(DataPath {
-            tables,
             connector: Connector { mark: settings.mark },
             pool: Pool::default(),
-            metrics: Metrics::new(settings.identity),
+            metrics: Metrics::new(settings.identity, Arc::clone(&tables)),
             access_log: settings.access_log,
             limits: settings.limits,
             idle_timeout: settings.idle_timeout,
@@ -85,6 +84,7 @@ impl DataPath {
             drain,
             passthrough: Arc::new(original_destinations("passthrough")),
             refused: Arc::new(original_destinations("-")),
+            tables,
         })
     }
 
@@ -215,5 +215,5 @@ fn original_destinations(name: &str) -> Cluster {
         limits: ClusterLimits::default(),
         service: None,
     };
-    Cluster { spec: Arc::new(spec), endpoints: None }
+    Cluster { spec: Arc::new(spec), endpoints: None, usage: Arc::default() }
 }

@@ -14,6 +14,7 @@ use crate::conn::Conn;
 use crate::failure::Failure;
 use crate::headers::{ResponseChanges, write_response};
 use crate::pump::{Framing, Pump, PumpError};
+use crate::retry::{Clock, Lost, Tries};
 use crate::timer::Deadline;
 
 /// More interim responses than this are no conversation.
@@ -39,6 +40,10 @@ pub(crate) enum Broken {
     Failed(Failure),
     /// The upstream closed the connection before a byte of its response: on a used connection it may never have seen the request.
     Unanswered,
+    /// The try took too long, the request has time left.
+    TryTimeout,
+    /// The upstream answered with a status after which the request is tried again, as has been counted already.
+    Again,
 }
 
 /// What is left after a complete response.
@@ -54,18 +59,19 @@ pub(crate) struct Finished {
 
 /// One request and its response. The request's head stands in `up.tx`; its body follows in `down.rx`.
 #[derive(Debug)]
-pub(crate) struct Exchange<'e> {
+pub(crate) struct Exchange<'e, 't> {
     down: &'e mut Conn,
     up: &'e mut Conn,
     response: &'e mut Response,
     deadline: &'e mut Deadline,
-    timeout: Option<Duration>,
+    clock: &'e mut Clock,
+    tries: &'e mut Tries<'t>,
     client: Client,
     limits: &'e Limits,
     drain: &'e Drain,
     closing: bool,
     moved: Option<u64>,
-    request: Pump,
+    request: &'e mut Pump,
     request_state: Sending,
     answer: Answer,
     /// Bytes that the client had got before.
@@ -91,7 +97,7 @@ enum Answer {
 
 /// The parts of an exchange.
 #[derive(Debug)]
-pub(crate) struct Parts<'e> {
+pub(crate) struct Parts<'e, 't> {
     /// The client's connection.
     pub(crate) down: &'e mut Conn,
     /// The upstream's connection.
@@ -101,35 +107,37 @@ pub(crate) struct Parts<'e> {
     /// The connection's timer.
     pub(crate) deadline: &'e mut Deadline,
     /// How long the response may take, from the end of the request to its own.
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) clock: &'e mut Clock,
+    /// Whether an answer is passed on, or the request tried again.
+    pub(crate) tries: &'e mut Tries<'t>,
     /// What the response depends on.
     pub(crate) client: Client,
     /// The request's body.
-    pub(crate) body: Body,
+    pub(crate) request: &'e mut Pump,
     /// Bounds of heads.
     pub(crate) limits: &'e Limits,
     /// Whether the proxy is leaving.
     pub(crate) drain: &'e Drain,
 }
 
-impl<'e> Exchange<'e> {
+impl<'e, 't> Exchange<'e, 't> {
     /// An exchange that has not begun.
     #[must_use]
-    pub(crate) fn new(parts: Parts<'e>) -> Self {
-        let framing = if matches!(parts.body, Body::Chunked(_)) { Framing::Chunked } else { Framing::Raw };
+    pub(crate) fn new(parts: Parts<'e, 't>) -> Self {
         Exchange {
             written: parts.down.written,
             down: parts.down,
             up: parts.up,
             response: parts.response,
             deadline: parts.deadline,
-            timeout: parts.timeout,
+            clock: parts.clock,
+            tries: parts.tries,
             moved: None,
             client: parts.client,
             limits: parts.limits,
             drain: parts.drain,
             closing: false,
-            request: Pump::new(parts.body, framing),
+            request: parts.request,
             request_state: Sending::Going,
             answer: Answer::Head { scan: Scan::default(), interim: 0 },
             answered: None,
@@ -159,7 +167,8 @@ impl<'e> Exchange<'e> {
         if self.request_state == Sending::Going {
             if let Poll::Ready(sent) = self.request.poll(cx, self.down, self.up) {
                 self.request_state = judge_request(&sent)?;
-                self.deadline.set(Instant::now(), self.timeout);
+                let now = Instant::now();
+                self.deadline.set(now, self.clock.sent(now));
             } else if self.moved != Some(self.request.content) {
                 self.moved = Some(self.request.content);
                 self.deadline.set(Instant::now(), Some(STALLED));
@@ -173,6 +182,15 @@ impl<'e> Exchange<'e> {
             return Poll::Ready(Err(Broken::Failed(Failure::DownstreamClosed)));
         }
         ready!(self.deadline.poll(cx));
+        let now = Instant::now();
+        if self.request_state != Sending::Going && self.clock.is_try_over(now) {
+            if let Answer::Head { .. } = self.answer {
+                return Poll::Ready(Err(Broken::TryTimeout));
+            }
+            // An answer that has begun has the request's time.
+            self.deadline.set(now, self.clock.left(now));
+            ready!(self.deadline.poll(cx));
+        }
         Poll::Ready(Err(Broken::Failed(Failure::Timeout)))
     }
 
@@ -230,6 +248,10 @@ impl<'e> Exchange<'e> {
             }
             self.up.rx.consume(end);
             return Poll::Ready(Ok(()));
+        }
+        let can_repeat = self.request.can_restart() && !self.has_started();
+        if can_repeat && self.tries.again(Lost::Status(self.response.status)) {
+            return Poll::Ready(Err(Broken::Again));
         }
         self.begin_response(end);
         Poll::Ready(Ok(()))

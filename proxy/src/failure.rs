@@ -110,6 +110,17 @@ impl Failure {
         }
     }
 
+    /// Envoy's response flags for it when it was to be tried again, and could not be any more.
+    #[must_use]
+    pub fn flag_after_retries(self) -> &'static str {
+        match self {
+            Failure::UpstreamConnect => "UF,URX",
+            Failure::UpstreamReset => "UC,URX",
+            Failure::Timeout => "UT,URX",
+            other => other.flag(),
+        }
+    }
+
     /// The status of the reply; 0 if nobody is there to read one.
     #[must_use]
     pub fn status(self) -> u16 {

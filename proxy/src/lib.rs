@@ -24,6 +24,7 @@ mod pump;
 pub mod readiness;
 mod reply;
 mod report;
+mod retry;
 pub mod settings;
 pub mod snapshot;
 pub mod sockets;

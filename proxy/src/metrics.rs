@@ -1,5 +1,7 @@
 //! The `istio_requests_total` family: counters per kind of traffic, found once and then only added to.
 
+mod clusters;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
@@ -7,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::tables::{ClusterSpec, Endpoint};
+use arc_swap::ArcSwap;
+use engine::tables::{ClusterSpec, Endpoint, Tables};
 use foldhash::fast::FixedState;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -65,6 +68,7 @@ pub struct Metrics {
     /// Tells the counters of one data path from another's in what a thread remembers.
     serial: u64,
     identity: Identity,
+    tables: Arc<ArcSwap<Tables>>,
     http: Mutex<HashMap<Labels, Arc<HttpSeries>, FixedState>>,
     tcp: Mutex<HashMap<Labels, Arc<TcpSeries>, FixedState>>,
     /// Log lines that were dropped because nobody took them.
@@ -147,12 +151,13 @@ thread_local! {
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl Metrics {
-    /// Counters that are all at zero.
+    /// Counters that are all at zero; those of clusters are in their tables.
     #[must_use]
-    pub fn new(identity: Identity) -> Arc<Self> {
+    pub fn new(identity: Identity, tables: Arc<ArcSwap<Tables>>) -> Arc<Self> {
         Arc::new(Metrics {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             identity,
+            tables,
             http: Mutex::default(),
             tcp: Mutex::default(),
             dropped_log_lines: AtomicU64::new(0),
@@ -280,7 +285,8 @@ impl Collector for Metrics {
         counters(&mut encoder, ("istio_tcp_received_bytes", "Bytes received from callers"), &tcp, |s| &s.received)?;
         let dropped = ConstCounter::new(self.dropped_log_lines.load(Ordering::Relaxed));
         let (name, help) = ("mesh_access_log_dropped", "Lines of the access log that were dropped");
-        dropped.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+        dropped.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        clusters::encode(&mut encoder, &self.tables.load())
     }
 }
 
@@ -333,7 +339,7 @@ mod tests {
     fn requests_are_counted_with_the_standard_labels() {
         let identity =
             Identity { workload: "productpage-v1".to_owned(), namespace: "default".to_owned(), ..Identity::default() };
-        let metrics = Metrics::new(identity);
+        let metrics = Metrics::new(identity, Arc::default());
         let kind = Kind { edge: Edge::Outbound, cluster: None, endpoint: None, status: 404, flag: "NR" };
         metrics.request(&kind, Duration::from_millis(3), 10, 20);
         metrics.request(&kind, Duration::from_millis(700), 0, 0);
@@ -359,7 +365,7 @@ mod tests {
 
     #[test]
     fn the_number_of_series_is_bounded() {
-        let metrics = Metrics::new(Identity::default());
+        let metrics = Metrics::new(Identity::default(), Arc::default());
         for status in 0..u16::try_from(MAX_SERIES + 100).expect("small") {
             let kind = Kind { edge: Edge::Outbound, cluster: None, endpoint: None, status, flag: "-" };
             metrics.request(&kind, Duration::ZERO, 0, 0);

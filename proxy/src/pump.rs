@@ -37,8 +37,32 @@ pub(crate) struct Pump {
     direct: usize,
     trailers: Vec<u8>,
     ended: bool,
+    replay: Replay,
     /// Bytes of content so far.
     pub(crate) content: u64,
+}
+
+/// What has been sent of a body, up to a limit.
+#[derive(Debug, Default)]
+struct Replay {
+    limit: usize,
+    bytes: Vec<u8>,
+    /// Whether more has been sent than is kept.
+    is_lost: bool,
+}
+
+impl Replay {
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.is_lost || bytes.is_empty() {
+            return;
+        }
+        if self.bytes.len() + bytes.len() > self.limit {
+            self.is_lost = true;
+            self.bytes = Vec::new();
+        } else {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
 }
 
 /// Chunks are put together up to this size before they are written.
@@ -49,7 +73,32 @@ impl Pump {
     #[must_use]
     pub(crate) fn new(body: Body, framing: Framing) -> Self {
         let ended = body.is_done() && framing == Framing::Raw;
-        Pump { body, framing, direct: 0, trailers: Vec::new(), ended, content: 0 }
+        Pump { body, framing, direct: 0, trailers: Vec::new(), ended, replay: Replay::default(), content: 0 }
+    }
+
+    /// Keeps what is sent up to so many bytes, so that it can be sent again.
+    #[must_use]
+    pub(crate) fn replayed(mut self, limit: usize) -> Self {
+        self.replay.limit = limit;
+        self
+    }
+
+    /// Whether all that has been taken from the sender can be sent again.
+    #[must_use]
+    pub(crate) fn can_restart(&self) -> bool {
+        !self.replay.is_lost
+    }
+
+    /// Whether what is sent is kept, and all of it so far.
+    #[must_use]
+    pub(crate) fn is_kept(&self) -> bool {
+        self.replay.limit > 0 && !self.replay.is_lost
+    }
+
+    /// Begins anew towards another receiver, with what stands in `to.tx` before the body.
+    pub(crate) fn restart(&mut self, from: &mut Conn, to: &mut Conn) {
+        from.rx.consume(std::mem::take(&mut self.direct));
+        to.tx.extend_from_slice(&self.replay.bytes);
     }
 
     /// Moves what can be moved; ready when all has been written, with what stood in `to.tx` before it.
@@ -79,6 +128,15 @@ impl Pump {
 
     /// Takes pieces off the sender's buffer until there is something to write; says whether more bytes are needed.
     fn decode(&mut self, from: &mut Conn, to: &mut Conn) -> Result<bool, Malformed> {
+        let before = to.tx.len();
+        let wants_bytes = self.take_pieces(from, to)?;
+        if self.framing == Framing::Chunked {
+            self.replay.keep(to.tx.get(before..).unwrap_or_default());
+        }
+        Ok(wants_bytes)
+    }
+
+    fn take_pieces(&mut self, from: &mut Conn, to: &mut Conn) -> Result<bool, Malformed> {
         while !self.ended && self.direct == 0 && to.tx.len() < COALESCED {
             match self.body.next(from.rx.filled())? {
                 Piece::More => return Ok(true),
@@ -87,6 +145,7 @@ impl Pump {
                     if self.framing == Framing::Raw {
                         from.rx.consume(data.start);
                         self.direct = data.len();
+                        self.replay.keep(from.rx.filled().get(..self.direct).unwrap_or_default());
                     } else {
                         chunk(&mut to.tx, from.rx.filled().get(data).unwrap_or_default());
                         from.rx.consume(consumed);

@@ -89,6 +89,8 @@ pub(crate) struct Report {
     pub(crate) status: u16,
     /// What went wrong.
     pub(crate) failure: Option<Failure>,
+    /// Whether it was not tried again though its route would have it.
+    pub(crate) is_retry_exceeded: bool,
     /// Whether a fault made it wait.
     pub(crate) delayed: bool,
     /// Bytes of the request's body.
@@ -110,6 +112,7 @@ impl Report {
             answered: None,
             status: 0,
             failure: None,
+            is_retry_exceeded: false,
             delayed: false,
             request_bytes: 0,
             response_bytes: 0,
@@ -128,7 +131,9 @@ impl Report {
         let ended = Instant::now();
         let duration = ended.duration_since(self.begun);
         let flag = match self.failure {
+            Some(failure) if self.is_retry_exceeded => failure.flag_after_retries(),
             Some(failure) => failure.flag(),
+            None if self.is_retry_exceeded => "URX",
             None if self.delayed => "DI",
             None => "-",
         };

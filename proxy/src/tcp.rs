@@ -54,7 +54,7 @@ pub(crate) async fn pass_through(path: &DataPath, (edge, arrival): (Edge, Arriva
 async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle: Duration) -> Result<(), Failure> {
     let (path, cluster) = (report.path, Arc::clone(&report.cluster));
     let cluster = &*cluster;
-    let target = upstream::pick(cluster, &arrival).inspect_err(|failure| report.failure = Some(*failure))?;
+    let target = upstream::pick(cluster, &arrival, &[]).inspect_err(|failure| report.failure = Some(*failure))?;
     report.reaches(&target);
     let flight = InFlight::at(&target);
     let connected = Box::pin(upstream::connect(path.connector, cluster, &target)).await;

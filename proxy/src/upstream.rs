@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine::balance;
-use engine::tables::{Cluster, Discovery, Endpoint};
+use engine::tables::{Cluster, Discovery, Endpoint, Usage};
 
 use crate::conn::{Conn, Counted};
 use crate::connect::Connector;
@@ -32,12 +32,12 @@ pub(crate) struct Target {
     pub(crate) endpoint: Option<Arc<Endpoint>>,
 }
 
-/// Picks an endpoint of the cluster, or the connection's original destination if the cluster says so.
+/// Picks an endpoint of the cluster that is not among `tried` if there is one, or the connection's original destination if the cluster says so.
 ///
 /// # Errors
 ///
 /// There is none, or it is the proxy itself.
-pub(crate) fn pick(cluster: &Cluster, arrival: &Arrival) -> Result<Target, Failure> {
+pub(crate) fn pick(cluster: &Cluster, arrival: &Arrival, tried: &[SocketAddr]) -> Result<Target, Failure> {
     if cluster.spec.discovery == Discovery::OriginalDestination {
         // Nobody was redirected: connecting there would come back here for ever.
         if arrival.destination == canonical(arrival.local) {
@@ -46,7 +46,7 @@ pub(crate) fn pick(cluster: &Cluster, arrival: &Arrival) -> Result<Target, Failu
         return Ok(Target { address: arrival.destination, endpoint: None });
     }
     let endpoints = cluster.endpoints.as_deref().ok_or(Failure::NoEndpoints)?;
-    let endpoint = balance::pick(endpoints, cluster.spec.lb, &mut dice).ok_or(Failure::NoEndpoints)?;
+    let endpoint = balance::pick_other(endpoints, cluster.spec.lb, tried, &mut dice).ok_or(Failure::NoEndpoints)?;
     Ok(Target { address: endpoint.address, endpoint: Some(Arc::clone(endpoint)) })
 }
 
@@ -68,6 +68,25 @@ pub(crate) async fn connect(connector: Connector, cluster: &Cluster, target: &Ta
     let mut conn = Conn::new(stream?);
     conn.counted = target.endpoint.as_ref().map(|endpoint| Counted::at(&endpoint.load));
     Ok(conn)
+}
+
+/// Counts a request as active at its cluster while it lives, however often it is tried.
+#[derive(Debug)]
+pub(crate) struct Active(Arc<Usage>);
+
+impl Active {
+    /// One more.
+    #[must_use]
+    pub(crate) fn at(cluster: &Cluster) -> Self {
+        cluster.usage.requests.fetch_add(1, Ordering::Relaxed);
+        Active(Arc::clone(&cluster.usage))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts a request, or an opaque connection, as in flight at its endpoint while it lives.

@@ -11,6 +11,8 @@ mod connections;
 mod mesh;
 #[path = "data/opaque.rs"]
 mod opaque;
+#[path = "data/retries.rs"]
+mod retries;
 #[path = "data/routing.rs"]
 mod routing;
 #[path = "data/strictness.rs"]

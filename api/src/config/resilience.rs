@@ -1,9 +1,12 @@
 //! What makes calls robust: timeouts and retries of rules, circuit breakers of policies.
 
+use std::num::NonZeroU32;
+
 use serde::Serialize;
 
 use super::check;
 use super::duration::DurationText;
+use crate::model::Retries;
 use crate::read::{Context, Read};
 use crate::yaml::Node;
 
@@ -192,15 +195,26 @@ impl HttpTimeout {
 }
 
 impl HttpRetries {
-    /// Checks the retries, with `context` looking at `httpReqRetries`.
-    pub fn check(&self, context: &mut Context<'_>) {
+    /// Checks the retries and says what they mean, with `context` looking at `httpReqRetries`.
+    ///
+    /// `None` when there are none.
+    #[must_use]
+    pub fn mean(&self, context: &mut Context<'_>) -> Option<Retries> {
         let Some(retry) = &self.simple_retry else {
-            return nothing("httpReqRetries", "give it `simpleRetry: {attempts: 3}`", context);
+            nothing("httpReqRetries", "give it `simpleRetry: {attempts: 3}`", context);
+            return None;
         };
         context.within("simpleRetry", |context| {
             check::not_negative("attempts", retry.attempts, context);
-            let _ = retry.per_try_timeout.as_ref().map(|timeout| timeout.mean("perTryTimeout", context));
-        });
+            let per_try_timeout =
+                retry.per_try_timeout.as_ref().and_then(|timeout| timeout.mean("perTryTimeout", context));
+            if retry.attempts.is_none() {
+                nothing("simpleRetry", "give it `attempts: 3`", context);
+            }
+            // More than a number of 32 bits holds is as good as for ever; the timeout of the request ends it.
+            let attempts = u32::try_from(retry.attempts?).unwrap_or(u32::MAX);
+            Some(Retries { attempts: NonZeroU32::new(attempts)?, per_try_timeout })
+        })
     }
 }
 

@@ -161,6 +161,10 @@ impl RouteRule {
             .http_req_timeout
             .as_ref()
             .and_then(|timeout| context.within("httpReqTimeout", |context| timeout.mean(context)));
+        let retries = self
+            .http_req_retries
+            .as_ref()
+            .and_then(|retries| context.within("httpReqRetries", |context| retries.mean(context)));
         self.check_later(around, context);
         if context.errors() > 0 {
             return None;
@@ -179,6 +183,7 @@ impl RouteRule {
             action,
             fault,
             timeout,
+            retries,
         })
     }
 
@@ -245,10 +250,6 @@ impl RouteRule {
     fn check_later(&self, around: &Surroundings<'_>, context: &mut Context<'_>) {
         if self.websocket_upgrade == Some(true) {
             context.not_in_force("websocketUpgrade");
-        }
-        if let Some(retries) = &self.http_req_retries {
-            context.within("httpReqRetries", |context| retries.check(context));
-            context.not_in_force("httpReqRetries");
         }
         if let Some(fault) = &self.l4_fault {
             context.within("l4Fault", |context| fault.check(context));

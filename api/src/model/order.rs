@@ -38,6 +38,7 @@ mod tests {
             action: Action::Route { to: Vec::new(), rewrite: None },
             fault: Fault::default(),
             timeout: None,
+            retries: None,
         }
     }
 

@@ -75,7 +75,6 @@ a: [
 #[test]
 fn what_is_understood_but_not_in_force_is_refused_with_those_words() {
     for (field, value) in [
-        ("httpReqRetries", "{simpleRetry: {attempts: 3}}"),
         ("mirror", "{name: copy}"),
         ("corsPolicy", "{allowOrigin: ['*']}"),
         ("appendHeaders", "{x-a: b}"),

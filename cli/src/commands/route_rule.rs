@@ -20,6 +20,8 @@ Examples:
   # Delay all of productpage's requests to details by 7 seconds, and fail half of them
   meshctl create route-rule details-fault --destination details --route version=v1 \\
       --source productpage --delay 7s:100 --abort 500:50
+  # Try failed requests to ratings again, at most three times and each for at most half a second
+  meshctl create route-rule ratings-retry --destination ratings --timeout 5s --retries 3:500ms
   # Look at the object that it makes
   meshctl create route-rule x --destination reviews --route version=v1 --dry-run -o yaml";
 
@@ -42,6 +44,9 @@ pub struct RouteRuleArgs {
     /// How long a request may take
     #[arg(long, value_name = "DURATION", help_heading = "Rule")]
     timeout: Option<String>,
+    /// Try a failed request again: ATTEMPTS[:PER_TRY_TIMEOUT], as 3 or 3:500ms
+    #[arg(long, value_name = "ATTEMPTS:TIMEOUT", help_heading = "Rule", value_parser = retries)]
+    retries: Option<(u32, Option<String>)>,
     /// Header that a request must have: NAME=[exact:|prefix:|regex:]VALUE; can be repeated
     #[arg(long = "match-header", value_name = "NAME=MATCH", help_heading = "Match", value_parser = header)]
     headers: Vec<(String, Match)>,
@@ -126,7 +131,8 @@ fn complete(app: &App, args: &mut RouteRuleArgs) -> Result<(), Error> {
         || args.rewrite_authority.is_some()
         || args.delay.is_some()
         || args.abort.is_some()
-        || args.timeout.is_some());
+        || args.timeout.is_some()
+        || args.retries.is_some());
     let mut missing = Vec::new();
     if args.rule.is_none() {
         missing.push("NAME");
@@ -135,7 +141,8 @@ fn complete(app: &App, args: &mut RouteRuleArgs) -> Result<(), Error> {
         missing.push("--destination SERVICE");
     }
     if args.routes.is_empty() && needs_route {
-        missing.push("--route LABELS:WEIGHT (or --redirect-uri, --rewrite-uri, --delay, --abort, --timeout)");
+        missing
+            .push("--route LABELS:WEIGHT (or --redirect-uri, --rewrite-uri, --delay, --abort, --timeout, --retries)");
     }
     if missing.is_empty() {
         return Ok(());
@@ -217,6 +224,7 @@ fn rule(args: &RouteRuleArgs, namespace: Option<&str>) -> Value {
         ("redirect", both(&args.redirect_uri, &args.redirect_authority)),
         ("rewrite", both(&args.rewrite_uri, &args.rewrite_authority)),
         ("httpReqTimeout", timeout),
+        ("httpReqRetries", args.retries.as_ref().map(retry)),
         ("httpFault", faults),
     ] {
         if let Some(value) = value {
@@ -287,6 +295,14 @@ fn faults(args: &RouteRuleArgs) -> Option<Value> {
     (!fault.is_empty()).then_some(Value::Object(fault))
 }
 
+fn retry((attempts, per_try_timeout): &(u32, Option<String>)) -> Value {
+    let mut retry = json!({ "attempts": attempts });
+    if let Some(timeout) = per_try_timeout {
+        retry["perTryTimeout"] = json!(timeout);
+    }
+    json!({ "simpleRetry": retry })
+}
+
 fn object(labels: &[(String, String)]) -> Value {
     Value::Object(labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect())
 }
@@ -324,6 +340,14 @@ fn matching(text: &str) -> Result<Match, String> {
         Some((how @ ("exact" | "prefix" | "regex"), value)) => (how.to_owned(), value.to_owned()),
         _ => ("exact".to_owned(), text.to_owned()),
     })
+}
+
+fn retries(text: &str) -> Result<(u32, Option<String>), String> {
+    let (attempts, timeout) =
+        text.split_once(':').map_or((text, None), |(attempts, timeout)| (attempts, Some(timeout)));
+    let attempts =
+        attempts.parse().map_err(|_| format!("`{attempts}` is not a number of attempts, as in `3:500ms`"))?;
+    Ok((attempts, timeout.map(str::to_owned)))
 }
 
 fn share(text: &str) -> Result<(String, f64), String> {

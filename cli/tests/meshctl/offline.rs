@@ -107,6 +107,8 @@ fn a_rule_from_flags_is_the_object_that_a_file_would_hold() {
                 "500:50",
                 "--timeout",
                 "3s",
+                "--retries",
+                "3:500ms",
                 "--dry-run",
                 "-o",
                 "yaml",

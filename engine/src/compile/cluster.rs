@@ -4,10 +4,11 @@ use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cluster_limits;
 use super::endpoints::{assignment, mesh_text};
 use super::strict::{At, Refusal, decode, duration, named, nothing_left, typed};
 use crate::proto::{cluster as pb, core, extension, upstream_http};
-use crate::tables::{Cluster, ClusterSpec, Discovery, Endpoints, Identity, Lb, Limits, Name, Upstream};
+use crate::tables::{Cluster, ClusterSpec, Discovery, Endpoints, Identity, Lb, Name, Upstream};
 
 use pb::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy};
 
@@ -31,18 +32,12 @@ pub(super) fn compile(name: &str, body: &[u8], old: Option<&Endpoints>) -> Resul
         return Err(Refusal::invalid("`connect_timeout` is zero"));
     }
     let upstream = upstream(&mut message)?;
+    let breakers = message.circuit_breakers.take().unwrap_or_default();
+    let limits = cluster_limits::compile(breakers).at("circuit_breakers")?;
     let service = message.metadata.take().and_then(|metadata| identity(&metadata));
     nothing_left(&message)?;
-    let spec = ClusterSpec {
-        name: Name::new(&own),
-        discovery,
-        lb,
-        connect_timeout,
-        upstream,
-        limits: Limits::default(),
-        service,
-    };
-    Ok(Cluster { spec: Arc::new(spec), endpoints })
+    let spec = ClusterSpec { name: Name::new(&own), discovery, lb, connect_timeout, upstream, limits, service };
+    Ok(Cluster { spec: Arc::new(spec), endpoints, usage: Arc::default() })
 }
 
 fn discovery(message: &mut pb::Cluster, name: &str) -> Result<Discovery, Refusal> {

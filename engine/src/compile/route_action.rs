@@ -6,6 +6,7 @@ use std::mem::take;
 use std::time::Duration;
 
 use super::fault::http_status;
+use super::retry;
 use super::route_match::substitution;
 use super::strict::{At, Refusal, duration, nothing_left, port};
 use crate::proto::{core, protobuf, route as pb};
@@ -40,6 +41,7 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Refusal> {
     };
     let total_weight = total(clusters.iter().map(|cluster| cluster.weight))?;
     let timeout = duration(message.timeout.take()).at("timeout")?.unwrap_or(TIMEOUT);
+    let retry = message.retry_policy.take().map(retry::compile).transpose().at("retry_policy")?.flatten();
     let path = path_rewrite(&mut message)?;
     let host = match message.host_rewrite_specifier.take() {
         None => HostRewrite::Keep,
@@ -55,7 +57,7 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Refusal> {
         };
     nothing_left(&message)?;
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
-    Ok(Forward { clusters, total_weight, timeout, path, host, cluster_not_found })
+    Ok(Forward { clusters, total_weight, timeout, retry: retry.map(Box::new), path, host, cluster_not_found })
 }
 
 fn path_rewrite(message: &mut pb::RouteAction) -> Result<PathRewrite, Refusal> {

@@ -50,15 +50,21 @@ fn what_is_not_in_force_is_refused_by_the_name_of_the_field() {
         (Kind::Cluster, json!({ "name": "a", "lb_policy": "MAGLEV" }), "", "lb_policy: MAGLEV"),
         (
             Kind::Cluster,
-            json!({ "name": "a", "circuit_breakers": { "thresholds": [{ "max_retries": 3 }] } }),
-            "",
-            "circuit_breakers",
+            json!({ "name": "a", "circuit_breakers": { "thresholds": [{ "priority": "HIGH" }] } }),
+            "circuit_breakers.thresholds[0]",
+            "priority",
         ),
         (
             Kind::Route,
-            to(json!({ "retry_policy": { "retry_on": "5xx" } })),
-            "virtual_hosts[0].routes[0].route",
-            "retry_policy",
+            to(json!({ "retry_policy": { "retry_on": "5xx,cancelled" } })),
+            "virtual_hosts[0].routes[0].route.retry_policy",
+            "retry_on: cancelled",
+        ),
+        (
+            Kind::Route,
+            to(json!({ "retry_policy": { "retry_on": "5xx", "per_try_idle_timeout": "1s" } })),
+            "virtual_hosts[0].routes[0].route.retry_policy",
+            "per_try_idle_timeout",
         ),
         (Kind::Route, to(json!({ "priority": "HIGH" })), "virtual_hosts[0].routes[0].route", "priority"),
         (
@@ -239,4 +245,41 @@ proptest! {
         body.truncate(cut.index(body.len()));
         let _ = check(Kind::Cluster, "c", &body);
     }
+}
+
+#[test]
+fn a_retry_policy_is_compiled_with_its_defaults() {
+    let mut compiler = Compiler::new();
+    let mut retry = |policy: Value| {
+        let value = route(&json!({ "match": { "prefix": "/" }, "route": { "cluster": "c", "retry_policy": policy } }));
+        put(&mut compiler, Kind::Route, &value).expect("understood");
+        let tables = compiler.tables();
+        let table = Arc::clone(tables.routes.get_str("r").expect("there"));
+        match &table.virtual_hosts[0].routes[0].action {
+            crate::tables::Action::Forward(forward) => format!("{:?}", forward.retry),
+            other => panic!("{other:?}"),
+        }
+    };
+    let full = retry(json!({
+        "retry_on": "5xx, connect-failure,refused-stream", "num_retries": 3, "per_try_timeout": "0.5s",
+        "retry_host_predicate": [{
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+            },
+        }],
+        "host_selection_retry_max_attempts": "5",
+        "retry_back_off": { "base_interval": "0.1s", "max_interval": "2s" },
+    }));
+    for part in ["server_errors: true", "attempts: 3", "Some(500ms)", "base: 100ms", "max: 2s", "avoids_tried: true"] {
+        assert!(full.contains(part), "{part} in {full}");
+    }
+    let short = retry(json!({ "retry_on": "retriable-status-codes", "retriable_status_codes": [504, 404] }));
+    for part in
+        ["[404, 504]", "attempts: 1", "per_try_timeout: None", "base: 25ms", "max: 250ms", "avoids_tried: false"]
+    {
+        assert!(short.contains(part), "{part} in {short}");
+    }
+    assert_eq!(retry(json!({ "retry_on": "refused-stream" })), "None", "nothing that happens here is tried again");
+    assert_eq!(retry(json!({ "retry_on": "5xx", "num_retries": 0 })), "None");
 }

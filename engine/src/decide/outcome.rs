@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::path::{split_query, without_port};
 use crate::request::Request;
 use crate::tables::{
-    Cluster, Direct, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, RedirectPath, Route, VirtualHost,
+    Cluster, Direct, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, RedirectPath, Retry, Route, VirtualHost,
 };
 
 /// What happens to a request.
@@ -108,6 +108,12 @@ impl<'t> Forwarded<'t> {
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         self.forward.timeout
+    }
+
+    /// When it is tried again; `None` is never.
+    #[must_use]
+    pub fn retry(&self) -> Option<&'t Retry> {
+        self.forward.retry.as_deref()
     }
 
     /// The path with query to send, for the canonical path with query that came.

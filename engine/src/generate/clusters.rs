@@ -117,6 +117,7 @@ fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> 
         }),
         connect_timeout: Some(message::duration(model.mesh.connect_timeout)),
         lb_policy: lb_policy.into(),
+        circuit_breakers: Some(breakers()),
         ..Default::default()
     }
     .encode_to_vec();
@@ -127,6 +128,13 @@ fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> 
     ]);
     wire::field(&mut body, 25, &metadata);
     Some(wire::resource(Kind::Cluster, text, body))
+}
+
+/// Retries are bounded by a share of the requests: by the defaults of a budget that is given, 20 % and at least 3.
+fn breakers() -> pb::CircuitBreakers {
+    use pb::circuit_breakers::{Thresholds, thresholds::RetryBudget};
+    let thresholds = Thresholds { retry_budget: Some(RetryBudget::default()), ..Default::default() };
+    pb::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
 }
 
 fn original_dst(model: &Model, name: &str) -> Resource {

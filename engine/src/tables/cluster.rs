@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::Name;
+use super::{Limits, Name, Usage};
 
 /// A cluster with the endpoints that it has now.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Cluster {
     /// Where it is served: from EDS or from the resource itself. `None` until EDS has answered, and for clusters
     /// that connect to the original destination.
     pub endpoints: Option<Arc<Endpoints>>,
+    /// Counters that the data path keeps; they survive updates of the cluster.
+    pub usage: Arc<Usage>,
 }
 
 /// What a Cluster resource said.
@@ -30,7 +32,7 @@ pub struct ClusterSpec {
     pub connect_timeout: Duration,
     /// What is spoken to the endpoints.
     pub upstream: Upstream,
-    /// Bounds on what is open at one time: the defaults, as a resource that sets others is refused.
+    /// Bounds on what is open at one time.
     pub limits: Limits,
     /// The service that the cluster belongs to, for telemetry.
     pub service: Option<Identity>,
@@ -78,23 +80,6 @@ pub enum Upstream {
     Http2,
     /// What the caller speaks.
     AsDownstream,
-}
-
-/// Bounds on what is open to a cluster at one time; Envoy's defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections.
-    pub connections: u32,
-    /// Requests that wait for a connection.
-    pub pending: u32,
-    /// Requests.
-    pub requests: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits { connections: 1024, pending: 1024, requests: 1024 }
-    }
 }
 
 /// The endpoints of a cluster.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Fault, FaultShare, Name};
+use super::{Fault, FaultShare, Name, Retry};
 use crate::decide::index::{DomainIndex, RouteIndex};
 use crate::matcher::{Regex, Text};
 
@@ -195,6 +195,8 @@ pub struct Forward {
     pub total_weight: u32,
     /// How long the whole request may take; `None` is for ever.
     pub timeout: Option<Duration>,
+    /// When it is tried again; `None` is never.
+    pub retry: Option<Box<Retry>>,
     /// How the path changes.
     pub path: PathRewrite,
     /// How the authority changes.

@@ -4,7 +4,7 @@
 pub(crate) mod envoy;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,6 +123,7 @@ pub(crate) fn rule(name: &str, destination: &str, precedence: i32, versions: &[(
         },
         fault: Fault::default(),
         timeout: None,
+        retries: None,
     }
 }
 
@@ -244,6 +245,8 @@ pub(crate) fn every_kind_of_rule() -> Vec<RouteRule> {
         cookie_of_jason(),
     ];
     headers.timeout = Some(Duration::from_millis(1500));
+    headers.retries =
+        Some(Retries { attempts: NonZeroU32::new(3).unwrap(), per_try_timeout: Some(Duration::from_millis(500)) });
     let share = |percent: u32| Percent { millionths: percent * 10_000 };
     headers.fault = Fault {
         delay: Some(Delay { percent: share(50), fixed: Duration::from_secs(2) }),

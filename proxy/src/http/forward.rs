@@ -2,21 +2,41 @@
 
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use engine::decide::Forwarded;
 use engine::tables::{Cluster, Upstream};
+use tokio::time::Instant;
 
 use super::{Left, Next, Session};
 use crate::codec::Body;
 use crate::conn::Conn;
 use crate::exchange::{Broken, Client, Exchange, Finished, Parts};
 use crate::failure::Failure;
+use crate::pump::{Framing, Pump};
 use crate::report::Report;
-use crate::upstream::{self, InFlight, Target};
+use crate::retry::{Clock, Lost, Tries};
+use crate::upstream::{self, Active, InFlight, Target};
 
 /// Endpoints that are tried before a request fails because none can be connected to.
 const CONNECTS: usize = 3;
+
+/// A request on its way to a cluster.
+struct Call<'c, 't> {
+    cluster: &'t Arc<Cluster>,
+    tries: &'c mut Tries<'t>,
+    clock: &'c mut Clock,
+    body: &'c mut Pump,
+}
+
+/// What became of one try.
+enum Tried {
+    /// The client has its answer, or can have none.
+    Done(Next),
+    /// The endpoint has not seen the request: it is sent again at once.
+    Unseen,
+    /// The request is tried again after a while.
+    Again,
+}
 
 impl Session<'_> {
     /// Sends the request whose head stands in `outgoing`. A failure is returned only if the client can still be told.
@@ -26,56 +46,108 @@ impl Session<'_> {
         if cluster.spec.upstream == Upstream::Http2 {
             return Err(Failure::UpstreamHttp2);
         }
-        let can_repeat = self.can_repeat();
+        let _active = Active::at(cluster);
+        let retry = forwarded.retry();
+        let mut tries = Tries::new(retry, cluster, self.note.is_idempotent());
+        let mut clock = Clock::new(forwarded.timeout(), retry);
+        let mut body = Pump::new(Body::of_request(&self.request), self.request_framing()).replayed(tries.replayed());
         let mut may_reuse = true;
         loop {
-            let (mut up, target, is_used) = self.connection(cluster, report, may_reuse, !can_repeat).await?;
-            let flight = InFlight::at(&target);
-            up.tx.extend_from_slice(&self.outgoing);
-            let (ended, started) = self.exchange(&mut up, forwarded.timeout(), report).await;
-            match ended {
-                Ok(finished) => {
-                    if finished.upstream {
-                        self.path.pool.give(target.address, up);
-                    }
-                    return Ok(self.after(finished));
-                }
-                // The endpoint closed an idle connection at the moment it was used: it has not seen the request.
-                Err(Broken::Unanswered) if is_used && can_repeat && !started => may_reuse = false,
-                Err(broken) => {
-                    let failure = match broken {
-                        Broken::Failed(failure) => failure,
-                        Broken::Unanswered => Failure::UpstreamReset,
-                    };
-                    if failure.fault() == crate::failure::Fault::Upstream {
-                        flight.failed();
-                    }
-                    if !started {
-                        return Err(failure);
-                    }
-                    report.failure = Some(failure);
-                    return Ok(Next::Reset(failure));
-                }
+            let call = Call { cluster, tries: &mut tries, clock: &mut clock, body: &mut body };
+            let tried = self.try_once(call, may_reuse, report).await;
+            report.is_retry_exceeded = tries.is_exceeded;
+            match tried? {
+                Tried::Done(next) => return Ok(next),
+                Tried::Unseen => may_reuse = false,
+                Tried::Again => self.back_off(&tries, &mut clock).await?,
             }
         }
     }
 
+    /// Sends the request to one endpoint.
+    async fn try_once(
+        &mut self,
+        mut call: Call<'_, '_>,
+        may_reuse: bool,
+        report: &mut Report,
+    ) -> Result<Tried, Failure> {
+        let surely = !self.can_repeat(call.body);
+        let (mut up, target, is_used) = match self.connection(&mut call, report, may_reuse, surely).await {
+            Ok(connection) => connection,
+            Err(Failure::UpstreamConnect) if call.body.can_restart() && call.tries.again(Lost::Connect) => {
+                return Ok(Tried::Again);
+            }
+            Err(failure) => return Err(failure),
+        };
+        call.tries.tries(&target);
+        let flight = InFlight::at(&target);
+        up.tx.extend_from_slice(&self.outgoing);
+        call.body.restart(&mut self.conn, &mut up);
+        let (ended, started) = self.exchange(&mut up, &mut call, report).await;
+        let failure = match ended {
+            Ok(finished) => {
+                if finished.upstream {
+                    self.path.pool.give(target.address, up);
+                }
+                return Ok(Tried::Done(self.after(finished)));
+            }
+            Err(Broken::Again) => return Ok(Tried::Again),
+            // The endpoint closed an idle connection at the moment it was used: it has not seen the request.
+            Err(Broken::Unanswered) if is_used && !started && self.can_repeat(call.body) => return Ok(Tried::Unseen),
+            Err(Broken::Unanswered) => Failure::UpstreamReset,
+            Err(Broken::TryTimeout) => Failure::Timeout,
+            Err(Broken::Failed(failure)) => failure,
+        };
+        if failure.fault() == crate::failure::Fault::Upstream {
+            flight.failed();
+        }
+        if started {
+            report.failure = Some(failure);
+            return Ok(Tried::Done(Next::Reset(failure)));
+        }
+        let is_lost = failure == Failure::UpstreamReset || ended.is_err_and(|broken| broken == Broken::TryTimeout);
+        if is_lost && call.body.can_restart() && call.tries.again(Lost::Reset) {
+            return Ok(Tried::Again);
+        }
+        Err(failure)
+    }
+
+    /// Waits before another try, unless the client goes or the request's time is over.
+    async fn back_off(&mut self, tries: &Tries<'_>, clock: &mut Clock) -> Result<(), Failure> {
+        let now = Instant::now();
+        clock.start(now);
+        let wait = tries.back_off();
+        match clock.left(now) {
+            Some(left) if left <= wait => {
+                Box::pin(self.wait(left)).await?;
+                Err(Failure::Timeout)
+            }
+            _ => Box::pin(self.wait(wait)).await,
+        }
+    }
+
+    fn request_framing(&self) -> Framing {
+        if self.request.is_chunked { Framing::Chunked } else { Framing::Raw }
+    }
+
     /// Whether the request can be sent a second time when nobody knows whether the first was seen.
-    fn can_repeat(&self) -> bool {
-        self.note.is_idempotent() && !self.request.has_body()
+    fn can_repeat(&self, body: &Pump) -> bool {
+        self.note.is_idempotent() && (body.is_kept() || !self.request.has_body())
     }
 
     /// A connection to an endpoint of the cluster, and whether it was used before.
     async fn connection(
         &mut self,
-        cluster: &Arc<Cluster>,
+        call: &mut Call<'_, '_>,
         report: &mut Report,
         may_reuse: bool,
         surely: bool,
     ) -> Result<(Conn, Target, bool), Failure> {
+        let cluster = call.cluster;
+        let connects = if call.tries.counts_connects() { 1 } else { CONNECTS };
         let mut tried = 0;
         loop {
-            let target = upstream::pick(cluster, &self.arrival)?;
+            let target = upstream::pick(cluster, &self.arrival, call.tries.tried())?;
             report.target = Some(target.clone());
             if may_reuse && let Some(conn) = self.path.pool.take(target.address, surely) {
                 return Ok((conn, target, true));
@@ -84,8 +156,11 @@ impl Session<'_> {
             match Box::pin(self.connect(cluster, &target)).await {
                 Ok(conn) => return Ok((conn, target, false)),
                 // Nothing has been sent: another endpoint may do better.
-                Err(Failure::UpstreamConnect) if tried < CONNECTS && target.endpoint.is_some() => {}
-                Err(failure) => return Err(failure),
+                Err(Failure::UpstreamConnect) if tried < connects && target.endpoint.is_some() => {}
+                Err(failure) => {
+                    call.tries.tries(&target);
+                    return Err(failure);
+                }
             }
         }
     }
@@ -107,7 +182,7 @@ impl Session<'_> {
     async fn exchange(
         &mut self,
         up: &mut Conn,
-        timeout: Option<Duration>,
+        call: &mut Call<'_, '_>,
         report: &mut Report,
     ) -> (Result<Finished, Broken>, bool) {
         self.conn.is_unfinished = true;
@@ -116,13 +191,14 @@ impl Session<'_> {
             up,
             response: &mut self.response,
             deadline: &mut self.deadline,
-            timeout,
+            clock: call.clock,
+            tries: call.tries,
+            request: call.body,
             client: Client {
                 version: self.request.version,
                 to_head: self.note.is_head(),
                 keep_alive: self.request.keep_alive,
             },
-            body: Body::of_request(&self.request),
             limits: &self.path.limits,
             drain: &self.path.drain,
         });

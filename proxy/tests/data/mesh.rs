@@ -57,18 +57,13 @@ impl Mesh {
 
     /// A cluster with these endpoints.
     pub fn cluster(&self, name: &str, endpoints: &[SocketAddr]) {
-        let lb_endpoints = endpoints.iter().map(|address| lb_endpoint(*address)).collect();
-        let assignment = endpoint::ClusterLoadAssignment {
-            cluster_name: name.to_owned(),
-            endpoints: vec![endpoint::LocalityLbEndpoints { lb_endpoints, ..Default::default() }],
-            ..Default::default()
-        };
-        let message = cluster::Cluster {
-            name: name.to_owned(),
-            connect_timeout: Some(seconds(1.0)),
-            load_assignment: Some(assignment),
-            ..Default::default()
-        };
+        self.cluster_with(name, endpoints, |_| {});
+    }
+
+    /// A cluster with these endpoints that is different in some way.
+    pub fn cluster_with(&self, name: &str, endpoints: &[SocketAddr], change: impl FnOnce(&mut cluster::Cluster)) {
+        let mut message = cluster(name, endpoints.iter().map(|address| lb_endpoint(*address)).collect());
+        change(&mut message);
         self.put(Kind::Cluster, name, &message);
     }
 
@@ -77,19 +72,8 @@ impl Mesh {
         let mut endpoint = lb_endpoint(address);
         let who = [("workload", "reviews-v1"), ("namespace", "shop"), ("app", "reviews"), ("version", "v1")];
         endpoint.metadata = Some(metadata(&who));
-        let assignment = endpoint::ClusterLoadAssignment {
-            cluster_name: name.to_owned(),
-            endpoints: vec![endpoint::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }],
-            ..Default::default()
-        };
         let service = [("host", "reviews.shop.svc.cluster.local"), ("name", "reviews"), ("namespace", "shop")];
-        let message = cluster::Cluster {
-            name: name.to_owned(),
-            connect_timeout: Some(seconds(1.0)),
-            load_assignment: Some(assignment),
-            metadata: Some(metadata(&service)),
-            ..Default::default()
-        };
+        let message = cluster::Cluster { metadata: Some(metadata(&service)), ..cluster(name, vec![endpoint]) };
         self.put(Kind::Cluster, name, &message);
     }
 
@@ -279,6 +263,20 @@ fn socket_address(address: SocketAddr) -> core::Address {
             port_specifier: Some(core::socket_address::PortSpecifier::PortValue(address.port().into())),
             ..Default::default()
         })),
+    }
+}
+
+fn cluster(name: &str, lb_endpoints: Vec<endpoint::LbEndpoint>) -> cluster::Cluster {
+    let assignment = endpoint::ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![endpoint::LocalityLbEndpoints { lb_endpoints, ..Default::default() }],
+        ..Default::default()
+    };
+    cluster::Cluster {
+        name: name.to_owned(),
+        connect_timeout: Some(seconds(1.0)),
+        load_assignment: Some(assignment),
+        ..Default::default()
     }
 }
 

@@ -117,7 +117,7 @@ fn chain_destination(chain: &Value) -> (String, String) {
 pub(super) fn routes(entries: &[&Value], is_wide: bool) -> Table {
     let mut headings = vec!["ROUTES", "DOMAINS", "MATCH", "DESTINATION", "RULE"];
     if is_wide {
-        headings.extend(["TIMEOUT", "FAULT"]);
+        headings.extend(["TIMEOUT", "RETRIES", "FAULT"]);
     }
     let mut table = Table::new(&headings);
     for entry in entries {
@@ -132,7 +132,7 @@ pub(super) fn routes(entries: &[&Value], is_wide: bool) -> Table {
                     text(route, "name").to_owned(),
                 ];
                 if is_wide {
-                    row.extend([text(route, "route.timeout").to_owned(), fault(route)]);
+                    row.extend([text(route, "route.timeout").to_owned(), retries(route), fault(route)]);
                 }
                 table.row(row);
             }
@@ -188,6 +188,17 @@ fn route_destination(route: &Value) -> String {
         .map(|share| format!("{}:{}%", short_cluster(text(share, "name")), number(share, "weight")))
         .collect();
     weighted.join(" ")
+}
+
+/// `3 x 0.5s`: how often, and for how long each.
+fn retries(route: &Value) -> String {
+    let Some(policy) = at(route, "route.retryPolicy") else { return String::new() };
+    let attempts = number(policy, "numRetries");
+    let attempts = if attempts.is_empty() { "1" } else { &attempts };
+    match text(policy, "perTryTimeout") {
+        "" => attempts.to_owned(),
+        timeout => format!("{attempts} x {timeout}"),
+    }
 }
 
 fn fault(route: &Value) -> String {

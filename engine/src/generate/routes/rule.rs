@@ -4,8 +4,8 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use api::model::{
-    Action, Condition, Fault, Host, Model, Percent, Protocol, Redirect, Rewrite, RouteRule, StringMatch, Subject,
-    Target,
+    Action, Condition, Fault, Host, Model, Percent, Protocol, Redirect, Retries, Rewrite, RouteRule, StringMatch,
+    Subject, Target,
 };
 use prost::Message;
 
@@ -19,6 +19,9 @@ use pb::route_match::PathSpecifier;
 
 /// How long a request may take unless a rule says otherwise.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often Envoy draws again when it has drawn an endpoint that was tried already.
+const HOST_SELECTIONS: i64 = 5;
 
 /// An encoded `Route`.
 pub(in crate::generate) type Encoded = Vec<u8>;
@@ -43,6 +46,7 @@ pub(in crate::generate) fn of_rule(
         Action::Route { to, rewrite } => {
             let mut action = forward(model, to, port);
             action.timeout = Some(duration(rule.timeout.unwrap_or(DEFAULT_TIMEOUT)));
+            action.retry_policy = rule.retries.as_ref().map(retry_policy);
             if let Some(rewrite) = rewrite {
                 apply(rewrite, &mut action, replaces_match, prefix);
             }
@@ -184,6 +188,24 @@ fn apply(rewrite: &Rewrite, action: &mut pb::RouteAction, replaces_match: bool, 
         pattern: Some(regex(pattern)),
         substitution: uri.replace('\\', r"\\"),
     });
+}
+
+/// What the classic rules retry: everything that the endpoint failed, at another endpoint if there is one.
+fn retry_policy(retries: &Retries) -> pb::RetryPolicy {
+    use pb::retry_policy::{RetryHostPredicate, retry_host_predicate::ConfigType};
+    let (name, type_url) = extension::PREVIOUS_HOSTS;
+    let other_host = protobuf::Any { type_url: type_url.to_owned(), value: Vec::new() };
+    pb::RetryPolicy {
+        retry_on: "5xx,connect-failure,refused-stream".to_owned(),
+        num_retries: Some(protobuf::UInt32Value { value: retries.attempts.get() }),
+        per_try_timeout: retries.per_try_timeout.map(duration),
+        retry_host_predicate: vec![RetryHostPredicate {
+            name: name.to_owned(),
+            config_type: Some(ConfigType::TypedConfig(other_host)),
+        }],
+        host_selection_retry_max_attempts: HOST_SELECTIONS,
+        ..Default::default()
+    }
 }
 
 fn redirect(to: &Redirect) -> pb::RedirectAction {
