@@ -19,7 +19,7 @@ pub use object::{inject_object, pod_path};
 pub use remove::{Status, remove_object, remove_pod};
 
 pub(crate) use containers::{proxy_env, proxy_security, proxy_volume, ready_probe};
-pub(crate) use object::plan_object;
+pub(crate) use object::{extend_object, plan_object};
 
 use options::Options;
 
@@ -141,6 +141,19 @@ pub(crate) struct Additions {
     pub(crate) status: String,
 }
 
+impl Additions {
+    /// Stand-ins of the same number and names, for looking at where additions go rather than at what they are.
+    pub(crate) fn stand_ins(self) -> Self {
+        let names = |items: Vec<Value>| items.iter().map(stand_in).collect();
+        Additions { init_containers: names(self.init_containers), volumes: names(self.volumes), status: self.status }
+    }
+}
+
+/// An item of a list with nothing but its name.
+pub(crate) fn stand_in(item: &Value) -> Value {
+    json!({"name": item["name"]})
+}
+
 /// Injects a pod or a pod template (metadata and spec). Injecting twice gives what injecting once gives.
 ///
 /// # Errors
@@ -148,7 +161,7 @@ pub(crate) struct Additions {
 /// [`Refusal`] when the pod asks for a sidecar that it cannot be given.
 pub fn inject_pod(pod: &Value, injection: &Injection) -> Result<Outcome, Refusal> {
     Ok(match plan(pod, injection, None)? {
-        Ok(additions) => Outcome::Injected(apply(pod, additions)?),
+        Ok(additions) => Outcome::Injected(apply(pod.clone(), additions)?),
         Err(skip) => Outcome::Skipped(skip),
     })
 }
@@ -185,8 +198,7 @@ fn plan(pod: &Value, injection: &Injection, owner: Option<&str>) -> Result<Resul
 }
 
 /// The pod with the additions.
-fn apply(pod: &Value, additions: Additions) -> Result<Value, Refusal> {
-    let mut pod = pod.clone();
+fn apply(mut pod: Value, additions: Additions) -> Result<Value, Refusal> {
     let spec = child(&mut pod, "spec", "spec")?;
     for (key, mut items) in [("initContainers", additions.init_containers), ("volumes", additions.volumes)] {
         let place = spec.entry(key).or_insert(Value::Null);

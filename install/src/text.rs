@@ -1,8 +1,8 @@
 //! Injection and its reverse on the text of files: comments, order, quoting and style of what the user wrote stay.
 //!
 //! Injection only inserts, block style into block style and flow style into flow style, so that a diff shows added
-//! lines alone; [`remove`] takes exactly these away again. What comes out is read once more and compared with what
-//! [`crate::inject_object`] makes of the object. Where a text cannot be extended (a pod template behind an alias, say)
+//! lines alone; [`remove`] takes exactly these away again. What comes out is read once more, with stand-ins for what is
+//! added, and must be what [`crate::inject_object`] makes of the object. Where a text cannot be extended (a pod template behind an alias, say)
 //! that is said; nothing is ever rewritten.
 
 use api::problem::{Location, Problem};
@@ -82,11 +82,8 @@ pub fn inject(file: &str, text: &str, injection: &Injection) -> Result<Changed, 
             Err(refusal) => return Err(Failure::Refused(format!("cannot be injected: {refusal}"))),
         };
         insert::additions(lines, node, &additions, &mut renderer, edits).map_err(Failure::Text)?;
-        match inject::inject_object(&object, injection) {
-            Ok(inject::Outcome::Injected(expected)) => Ok((expected, None)),
-            Ok(inject::Outcome::Skipped(skip)) => Ok((object, Some(skip))),
-            Err(refusal) => Err(Failure::Refused(format!("cannot be injected: {refusal}"))),
-        }
+        let refused = |refusal| Failure::Refused(format!("cannot be injected: {refusal}"));
+        Ok((inject::extend_object(object, additions.stand_ins()).map_err(refused)?, None))
     })
 }
 
@@ -150,8 +147,9 @@ fn change(
     if edits.is_empty() {
         return Ok(Changed { text: text.to_owned(), reports });
     }
-    let changed = lines::apply(body, edits);
-    verify(file, &changed, what, &expected)?;
+    edits.sort_by_key(|edit| edit.range.start);
+    verify(file, &lines::apply(body, &edits, |edit| edit.stand_in.as_deref().unwrap_or(&edit.text)), what, &expected)?;
+    let changed = lines::apply(body, &edits, |edit| &edit.text);
     Ok(Changed { text: format!("{mark}{changed}"), reports })
 }
 

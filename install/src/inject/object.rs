@@ -17,15 +17,18 @@ pub fn inject_object(object: &Value, injection: &Injection) -> Result<Outcome, R
     if kind(object) == "List" {
         return inject_list(object, injection);
     }
-    let additions = match plan_object(object, injection)? {
-        Ok(additions) => additions,
-        Err(skip) => return Ok(Outcome::Skipped(skip)),
-    };
-    let mut object = object.clone();
-    if let Some(place) = pod_path(kind(&object)).iter().try_fold(&mut object, |value, key| value.get_mut(key)) {
-        *place = apply(place, additions)?;
+    match plan_object(object, injection)? {
+        Ok(additions) => extend_object(object.clone(), additions).map(Outcome::Injected),
+        Err(skip) => Ok(Outcome::Skipped(skip)),
     }
-    Ok(Outcome::Injected(object))
+}
+
+/// The object with the additions.
+pub(crate) fn extend_object(mut object: Value, additions: Additions) -> Result<Value, Refusal> {
+    if let Some(place) = pod_path(kind(&object)).iter().try_fold(&mut object, |value, key| value.get_mut(key)) {
+        *place = apply(place.take(), additions)?;
+    }
+    Ok(object)
 }
 
 /// Where an object of a kind has its pod or pod template.

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::Obstacle;
 use super::lines::{Edit, Lines, is_indentless};
-use crate::inject::{Additions, pod_path};
+use crate::inject::{Additions, pod_path, stand_in};
 
 /// A value of an object, and the name of the field that holds it.
 #[derive(Clone, Copy)]
@@ -118,7 +118,7 @@ impl Writer<'_, '_> {
             Shape::Lines { at, column } => {
                 // The status differs from object to object: keeping it would be of no use.
                 let text = indented(&api::yaml::render(fields), column);
-                self.edits.push(self.lines.insertion(at, text));
+                self.edits.push(self.lines.insertion(at, text, None));
             }
             Shape::Flow { at, is_empty } => {
                 let text = fields.to_string();
@@ -133,12 +133,14 @@ impl Writer<'_, '_> {
     fn items(&mut self, list: Spot<'_>, name: &str, items: &[Json]) -> Result<(), (String, Obstacle)> {
         match self.shape(list).map_err(|why| (format!("spec.{name}"), why))? {
             Shape::Lines { at, column } => {
-                let text = self.rendered(items, column);
-                self.edits.push(self.lines.insertion(at, text));
+                let (text, stand_in) = (self.rendered(items, column), stand_ins(items, column));
+                self.edits.push(self.lines.insertion(at, text, Some(stand_in)));
             }
             Shape::Flow { at, is_empty } => {
                 let parts: Vec<String> = items.iter().map(Json::to_string).collect();
                 self.flow(list.node, at, is_empty, &parts);
+                let stand_ins: Vec<String> = items.iter().map(|item| stand_in(item).to_string()).collect();
+                self.check_flow(list.node, at, is_empty, &stand_ins);
             }
         }
         Ok(())
@@ -148,12 +150,15 @@ impl Writer<'_, '_> {
     fn new_list(&mut self, map: Spot<'_>, name: &str, items: &[Json], step: usize) -> Result<(), (String, Obstacle)> {
         match self.shape(map).map_err(|why| ("spec".to_owned(), why))? {
             Shape::Lines { at, column } => {
-                let text = format!("{:column$}{name}:\n{}", "", self.rendered(items, column + step));
-                self.edits.push(self.lines.insertion(at, text));
+                let head = format!("{:column$}{name}:\n", "");
+                let (text, stand_in) = (self.rendered(items, column + step), stand_ins(items, column + step));
+                self.edits.push(self.lines.insertion(at, format!("{head}{text}"), Some(format!("{head}{stand_in}"))));
             }
             Shape::Flow { at, is_empty } => {
-                let items = items.iter().map(Json::to_string).collect::<Vec<_>>().join(", ");
-                self.flow(map.node, at, is_empty, &[format!("\"{name}\": [{items}]")]);
+                let list = |items: Vec<String>| [format!("\"{name}\": [{}]", items.join(", "))];
+                self.flow(map.node, at, is_empty, &list(items.iter().map(Json::to_string).collect()));
+                let stand_ins = items.iter().map(|item| stand_in(item).to_string()).collect();
+                self.check_flow(map.node, at, is_empty, &list(stand_ins));
             }
         }
         Ok(())
@@ -163,6 +168,7 @@ impl Writer<'_, '_> {
         let mut text = String::new();
         for item in items {
             let rendered = self.renderer.lines(item);
+            text.reserve(rendered.len() + rendered.len() / 2);
             for (number, line) in rendered.split_inclusive('\n').enumerate() {
                 let dash = if number == 0 { "- " } else { "  " };
                 push_line(&mut text, column, dash, line);
@@ -173,6 +179,19 @@ impl Writer<'_, '_> {
 
     /// Inserts after an opening bracket: each part on a line of its own if the bracket ends its line, else right there.
     fn flow(&mut self, node: &Node, at: usize, is_empty: bool, parts: &[String]) {
+        let (at, text) = self.in_brackets(node, at, is_empty, parts);
+        self.edits.push(self.lines.insertion(at, text, None));
+    }
+
+    /// Gives the last insertion a stand-in with these parts.
+    fn check_flow(&mut self, node: &Node, at: usize, is_empty: bool, parts: &[String]) {
+        let (_, text) = self.in_brackets(node, at, is_empty, parts);
+        if let Some(edit) = self.edits.last_mut() {
+            edit.stand_in = Some(text);
+        }
+    }
+
+    fn in_brackets(&self, node: &Node, at: usize, is_empty: bool, parts: &[String]) -> (usize, String) {
         let rest = self.lines.text.get(at..).unwrap_or_default();
         let line = rest.split_inclusive('\n').next().unwrap_or_default();
         let first = match &node.value {
@@ -183,13 +202,9 @@ impl Writer<'_, '_> {
         match first {
             Some(first) if line.trim().is_empty() && line.ends_with('\n') => {
                 let column = usize::try_from(first.column).unwrap_or(1).saturating_sub(1);
-                let text = parts.iter().map(|part| format!("{:column$}{part},\n", "")).collect();
-                self.edits.push(self.lines.insertion(at + line.len(), text));
+                (at + line.len(), parts.iter().map(|part| format!("{:column$}{part},\n", "")).collect())
             }
-            _ => {
-                let comma = if is_empty { "" } else { ", " };
-                self.edits.push(Edit { range: at..at, text: parts.join(", ") + comma });
-            }
+            _ => (at, parts.join(", ") + if is_empty { "" } else { ", " }),
         }
     }
 
@@ -237,6 +252,10 @@ impl Writer<'_, '_> {
         let column = usize::try_from(key.column).unwrap_or(1) + 1;
         Ok(Shape::Lines { at: self.lines.end(key.line), column })
     }
+}
+
+fn stand_ins(items: &[Json], column: usize) -> String {
+    items.iter().map(|item| format!("{:column$}- {}\n", "", stand_in(item))).collect()
 }
 
 fn indented(text: &str, column: usize) -> String {

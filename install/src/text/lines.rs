@@ -15,6 +15,8 @@ pub(super) struct Lines<'t> {
 pub(super) struct Edit {
     pub(super) range: Range<usize>,
     pub(super) text: String,
+    /// A shorter text of the same shape, for checking that the place is right.
+    pub(super) stand_in: Option<String>,
 }
 
 impl<'t> Lines<'t> {
@@ -72,15 +74,15 @@ impl<'t> Lines<'t> {
     }
 
     /// An insertion of whole lines (each ending in a line break) at the beginning of a line, or at the end of the text.
-    pub(super) fn insertion(&self, at: usize, text: String) -> Edit {
+    pub(super) fn insertion(&self, at: usize, text: String, stand_in: Option<String>) -> Edit {
         let windows = self.text[..at].ends_with("\r\n") || (at == 0 && self.text.contains("\r\n"));
-        let text = if windows { text.replace('\n', "\r\n") } else { text };
-        if at == self.text.len() && at > 0 && !self.text.ends_with('\n') {
-            // The last line has no end: the new ones take its place in that.
-            let text = format!("\n{}", text.trim_end_matches(['\r', '\n']));
-            return Edit { range: at..at, text };
-        }
-        Edit { range: at..at, text }
+        let is_open = at == self.text.len() && at > 0 && !self.text.ends_with('\n');
+        let fitted = |text: String| {
+            let text = if windows { text.replace('\n', "\r\n") } else { text };
+            // Where the last line has no end, the new ones take its place in that.
+            if is_open { format!("\n{}", text.trim_end_matches(['\r', '\n'])) } else { text }
+        };
+        Edit { range: at..at, text: fitted(text), stand_in: stand_in.map(fitted) }
     }
 
     /// The removal of whole lines; where the text ends without a line break, it does so again afterwards.
@@ -89,7 +91,7 @@ impl<'t> Lines<'t> {
         if end == self.text.len() && !self.text.ends_with('\n') && start > 0 {
             start -= 1;
         }
-        Some(Edit { range: start..end, text: String::new() })
+        Some(Edit { range: start..end, text: String::new(), stand_in: None })
     }
 }
 
@@ -101,17 +103,16 @@ pub(super) fn is_indentless(node: &Node) -> bool {
     }
 }
 
-/// Applies edits, which must not overlap; those at the same place in their order.
-pub(super) fn apply(text: &str, mut edits: Vec<Edit>) -> String {
-    edits.sort_by_key(|edit| edit.range.start);
-    let added: usize = edits.iter().map(|edit| edit.text.len()).sum();
+/// Applies edits in order of their places; of parts that overlap, all is removed.
+pub(super) fn apply<'e>(text: &str, edits: &'e [Edit], replacement: impl Fn(&'e Edit) -> &'e str) -> String {
+    let added: usize = edits.iter().map(|edit| replacement(edit).len()).sum();
     let mut result = String::with_capacity(text.len() + added);
     let mut at = 0;
     for edit in edits {
         if let Some(kept) = text.get(at..edit.range.start) {
             result.push_str(kept);
         }
-        result.push_str(&edit.text);
+        result.push_str(replacement(edit));
         at = at.max(edit.range.end);
     }
     result.push_str(text.get(at..).unwrap_or_default());

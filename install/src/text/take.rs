@@ -138,7 +138,7 @@ impl Taker<'_, '_> {
         } else if let Some(before) = text.get(..start).map(str::trim_end).and_then(|before| before.strip_suffix(',')) {
             start = before.len();
         }
-        self.edits.push(Edit { range: start..end, text: String::new() });
+        self.edits.push(Edit { range: start..end, text: String::new(), stand_in: None });
         Ok(())
     }
 }
