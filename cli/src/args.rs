@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    create, delete, get, inject, install, local, proxy_config, proxy_status, validate, version, write,
+    completion, create, delete, get, inject, install, local, proxy_config, proxy_status, validate, version, write,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -94,6 +94,8 @@ pub enum Command {
     Install(install::InstallArgs),
     /// Removes the control plane from a Kubernetes cluster
     Uninstall(install::UninstallArgs),
+    /// Prints what a shell needs to complete commands, names, pods, …
+    Completion(completion::CompletionArgs),
     /// Shows the versions of client, control plane and proxies
     Version(version::VersionArgs),
 }
@@ -156,9 +158,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// When it makes no sense, or when help is asked for.
 pub fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let mut command = Cli::command().after_help_exit_codes();
+    let mut command = command();
     let mut matches = command.try_get_matches_from_mut(arguments)?;
     <Cli as clap::FromArgMatches>::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut command))
+}
+
+/// The whole command line, with the exit codes in every help.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command().after_help_exit_codes()
 }
 
 trait ExitCodes {

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod completion;
 pub mod create;
 pub mod delete;
 pub mod get;
@@ -36,6 +37,7 @@ pub fn run(app: &App, command: Command) -> Result<(), Error> {
         Command::ProxyConfig(args) => proxy_config::run(app, &args),
         Command::Install(args) => install::run(app, &args),
         Command::Uninstall(args) => install::uninstall(app, &args),
+        Command::Completion(args) => completion::run(app, &args),
         Command::Version(args) => version::run(app, &args),
     }
 }

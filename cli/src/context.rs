@@ -98,6 +98,20 @@ pub fn local_meshes(settings: &Settings) -> Vec<(String, PathBuf)> {
     meshes
 }
 
+/// Names of all contexts that could be meant: those of this file, or of `$KUBECONFIG`, or of kubectl's own file.
+#[must_use]
+pub fn names(kubeconfig: Option<PathBuf>, settings: &Settings) -> Vec<String> {
+    let mut files: Vec<PathBuf> = kubeconfig.into_iter().collect();
+    if files.is_empty() {
+        files = settings.kubeconfig_files();
+    }
+    if files.is_empty() {
+        files.extend(settings.default_kubeconfig());
+    }
+    let read = files.iter().filter_map(|file| read(file).ok());
+    read.flat_map(|kubeconfig| kubeconfig.contexts).map(|context| context.name).collect()
+}
+
 fn running_local(settings: &Settings) -> Result<Option<(String, PathBuf)>, Error> {
     let mut running: Vec<_> = local_meshes(settings).into_iter().filter(|(_, dir)| is_running(dir)).collect();
     if let Some(at) = running.iter().position(|(name, _)| name == "default") {

@@ -50,6 +50,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     if let Some(code) = commands::local::hidden(&arguments) {
         return code;
     }
+    match commands::completion::answer(&arguments) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        // A shell that waits at the cursor has no place for words.
+        Err(_) => return ExitCode::from(Exit::Failed as u8),
+    }
     let settings = Settings::of_process();
     let ui = Ui::of_process(&settings);
     let as_json = args::asks_for_json(&arguments);

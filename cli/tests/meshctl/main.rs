@@ -1,6 +1,7 @@
 //! The real binary, as a user meets it: what it prints, where, and how it ends.
 
 mod api;
+mod completion;
 mod errors;
 mod objects;
 mod offline;

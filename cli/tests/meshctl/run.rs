@@ -100,7 +100,7 @@ pub(crate) fn compare(name: &str, text: &str) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a switch of the tests")]
-fn bless() -> bool {
+pub(crate) fn bless() -> bool {
     std::env::var("BLESS").is_ok()
 }
 
