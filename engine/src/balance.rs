@@ -18,18 +18,36 @@ pub fn pick<'t>(endpoints: &'t Endpoints, lb: Lb, dice: &mut impl Dice) -> Optio
     pick_from(endpoints.candidates(), lb, turn, |endpoint| endpoint.load.in_flight(), dice)
 }
 
-/// Picks an endpoint for another try: one that is not among `tried`, if there is one.
+/// Picks an endpoint that is not among `tried` and not ejected, if there is one.
+///
+/// Ejected endpoints are skipped unless more than half are ejected: then all count, as a guess beats a refusal. The time
+/// is asked for only while somebody may be ejected.
 pub fn pick_other<'t>(
     endpoints: &'t Endpoints,
     lb: Lb,
     tried: &[SocketAddr],
+    now: impl FnOnce() -> u64,
     dice: &mut impl Dice,
 ) -> Option<&'t Arc<Endpoint>> {
-    let others = || endpoints.candidates().iter().filter(|endpoint| !tried.contains(&endpoint.address));
-    let count = others().count();
-    if tried.is_empty() || count == 0 {
+    let may_be_ejected = endpoints.ejections.may_be();
+    if tried.is_empty() && !may_be_ejected {
         return pick(endpoints, lb, dice);
     }
+    let candidates = endpoints.candidates();
+    let now = if may_be_ejected { now() } else { 0 };
+    endpoints.ejections.settle(now);
+    let is_ejected = |endpoint: &Endpoint| may_be_ejected && endpoint.load.health.ejected_until(now).is_some();
+    let ejected = candidates.iter().filter(|endpoint| is_ejected(endpoint)).count();
+    let skips = ejected * 2 <= candidates.len();
+    let in_force = |tried: &[SocketAddr], endpoint: &Endpoint| {
+        !tried.contains(&endpoint.address) && !(skips && is_ejected(endpoint))
+    };
+    let count_of = |tried: &[SocketAddr]| candidates.iter().filter(|endpoint| in_force(tried, endpoint)).count();
+    let (tried, count) = match count_of(tried) {
+        0 => (&[][..], count_of(&[])),
+        count => (tried, count),
+    };
+    let others = || candidates.iter().filter(|endpoint| in_force(tried, endpoint));
     let turn = if lb == Lb::RoundRobin { endpoints.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
     choose(count, |nth| others().nth(nth), lb, turn, |endpoint| endpoint.load.in_flight(), dice)
 }

@@ -12,6 +12,7 @@ mod gateway;
 mod inbound;
 mod listeners;
 mod message;
+mod resilience;
 mod routes;
 mod rules;
 mod wire;

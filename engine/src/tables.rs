@@ -5,9 +5,11 @@
 mod cluster;
 mod listener;
 mod names;
+mod outlier;
 mod retry;
 mod route;
 mod usage;
+mod waiting;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,12 +20,14 @@ pub use listener::{
     Chain, ChainMatch, Fault, FaultShare, Filter, Http, Listener, PathPolicy, Ports, Routes, Slashes, Tcp,
 };
 pub use names::{Name, NameMap};
+pub use outlier::{Ejections, Health, Outlier};
 pub use retry::{Retry, RetryOn};
 pub use route::{
     Action, Direct, Domain, Forward, HeaderMatch, HeaderTest, HostRewrite, Origin, PathMatch, PathRewrite, Redirect,
     RedirectPath, Route, RouteTable, Subject, VirtualHost, WeightedCluster,
 };
 pub use usage::{Limits, RetryLimit, Usage, take_one};
+pub use waiting::{Place, Waiting};
 
 /// Everything that a proxy decides with, at one moment.
 #[derive(Debug, Clone, Default)]

@@ -88,7 +88,7 @@ async fn config_dump(State(admin): State<Arc<Admin>>) -> Json<Value> {
 }
 
 async fn clusters(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    Json(dump::clusters(&admin.snapshots.tables().load()))
+    Json(dump::clusters(&admin.snapshots.tables().load(), admin.path.now()))
 }
 
 async fn listeners(State(admin): State<Arc<Admin>>) -> Json<Value> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use engine::tables::Load;
+use engine::tables::{Cluster, Endpoint, Load, Usage, take_one};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -28,26 +28,56 @@ pub(crate) struct Conn {
     /// Whether the peer waits for the rest of something: if the connection is dropped now, at the drain's deadline say, it
     /// is reset, so that nothing is taken for complete.
     pub(crate) is_unfinished: bool,
-    /// Counts the connection at its endpoint as long as it is open.
+    /// Exchanges that are complete.
+    pub(crate) served: u32,
+    /// Counts the connection at its cluster and endpoint as long as it is open.
     pub(crate) counted: Option<Counted>,
 }
 
-/// Counts a connection at its endpoint.
+/// Counts a connection at its cluster and its endpoint.
 #[derive(Debug)]
-pub(crate) struct Counted(Arc<Load>);
+pub(crate) struct Counted {
+    usage: Arc<Usage>,
+    load: Option<Arc<Load>>,
+}
 
 impl Counted {
-    /// One more open connection.
+    /// One more connection, open or being made, if the cluster may have one.
     #[must_use]
-    pub(crate) fn at(load: &Arc<Load>) -> Self {
-        load.connections.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(load))
+    pub(crate) fn begin(cluster: &Cluster) -> Option<Self> {
+        take_one(&cluster.usage.connections, cluster.spec.limits.connections)
+            .then(|| Counted { usage: Arc::clone(&cluster.usage), load: None })
+    }
+
+    /// It has been made to this endpoint.
+    #[must_use]
+    pub(crate) fn at(mut self, endpoint: Option<&Arc<Endpoint>>) -> Self {
+        self.load = endpoint.map(|endpoint| Arc::clone(&endpoint.load));
+        if let Some(load) = &self.load {
+            load.connections.fetch_add(1, Ordering::Relaxed);
+        }
+        self
+    }
+
+    /// Whether it is counted at this cluster.
+    #[must_use]
+    pub(crate) fn is_of(&self, cluster: &Cluster) -> bool {
+        Arc::ptr_eq(&self.usage, &cluster.usage)
+    }
+
+    /// Says that the connection is free for another request.
+    pub(crate) fn freed(&self) {
+        self.usage.waiting.wake_one();
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(load) = &self.load {
+            load.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.usage.connections.fetch_sub(1, Ordering::Relaxed);
+        self.usage.waiting.wake_one();
     }
 }
 
@@ -66,6 +96,7 @@ impl Conn {
             received: 0,
             written: 0,
             is_unfinished: false,
+            served: 0,
             counted: None,
         }
     }

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use engine::tables::{Cluster, ClusterSpec, Discovery, Lb, Limits as ClusterLimits, Listener, Name, Tables, Upstream};
+use engine::tables::{
+    Cluster, ClusterSpec, Discovery, Lb, Limits as ClusterLimits, Listener, Name, RetryLimit, Tables, Upstream,
+};
 use runtime::{Drain, Tasks};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
 use crate::codec::Limits;
@@ -66,6 +69,7 @@ pub struct DataPath {
     pub(crate) head_timeout: Duration,
     pub(crate) drain: Drain,
     pub(crate) passthrough: Arc<Cluster>,
+    started: Instant,
     refused: Arc<Cluster>,
 }
 
@@ -83,6 +87,7 @@ impl DataPath {
             head_timeout: settings.head_timeout,
             drain,
             passthrough: Arc::new(original_destinations("passthrough")),
+            started: Instant::now(),
             refused: Arc::new(original_destinations("-")),
             tables,
         })
@@ -92,6 +97,12 @@ impl DataPath {
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Milliseconds since a moment before the first connection; never 0.
+    #[must_use]
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
     /// Number of idle upstream connections.
@@ -204,6 +215,14 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS | ENOMEM))
 }
 
+/// What is not configured is not bounded by configuration.
+const NO_LIMITS: ClusterLimits = ClusterLimits {
+    connections: u32::MAX,
+    pending: u32::MAX,
+    requests: u32::MAX,
+    retries: RetryLimit::AtMost(u32::MAX),
+};
+
 /// A cluster for connections that no configured one is for.
 fn original_destinations(name: &str) -> Cluster {
     let spec = ClusterSpec {
@@ -212,7 +231,9 @@ fn original_destinations(name: &str) -> Cluster {
         lb: Lb::RoundRobin,
         connect_timeout: Duration::from_secs(5),
         upstream: Upstream::AsDownstream,
-        limits: ClusterLimits::default(),
+        limits: NO_LIMITS,
+        requests_per_connection: None,
+        outlier: None,
         service: None,
     };
     Cluster { spec: Arc::new(spec), endpoints: None, usage: Arc::default() }

@@ -25,6 +25,9 @@ pub enum Failure {
     /// The cluster has no endpoint.
     #[error("the cluster has no endpoints")]
     NoEndpoints,
+    /// There is as much open to the cluster as its circuit breaker allows.
+    #[error("there are too many {0} to the cluster already")]
+    Overflow(&'static str),
     /// No connection to the endpoint could be made.
     #[error("the connection to the upstream could not be made")]
     UpstreamConnect,
@@ -76,6 +79,7 @@ impl Failure {
         match self {
             Failure::NoRoute(_) | Failure::NoCluster(_) => "no_route",
             Failure::NoEndpoints => "no_endpoints",
+            Failure::Overflow(_) => "overflow",
             Failure::UpstreamConnect => "upstream_connect",
             Failure::UpstreamReset => "upstream_reset",
             Failure::UpstreamProtocol(_) | Failure::UpstreamHttp2 => "upstream_protocol",
@@ -98,6 +102,7 @@ impl Failure {
             Failure::NoRoute(_) => "NR",
             Failure::NoCluster(_) => "NC",
             Failure::NoEndpoints => "UH",
+            Failure::Overflow(_) => "UO",
             Failure::UpstreamConnect => "UF",
             Failure::UpstreamReset => "UC",
             Failure::UpstreamProtocol(_) | Failure::UpstreamHttp2 => "UPE",
@@ -127,7 +132,11 @@ impl Failure {
         match self {
             Failure::NoRoute(_) => 404,
             Failure::NoCluster(status) | Failure::FaultAbort(status) => status,
-            Failure::NoEndpoints | Failure::UpstreamConnect | Failure::UpstreamReset | Failure::Draining => 503,
+            Failure::NoEndpoints
+            | Failure::Overflow(_)
+            | Failure::UpstreamConnect
+            | Failure::UpstreamReset
+            | Failure::Draining => 503,
             Failure::UpstreamProtocol(_) | Failure::UpstreamHttp2 => 502,
             Failure::Timeout => 504,
             Failure::BadRequest(malformed) => malformed.status(),
@@ -155,6 +164,7 @@ impl Failure {
             Failure::NoRoute(_)
             | Failure::NoCluster(_)
             | Failure::NoEndpoints
+            | Failure::Overflow(_)
             | Failure::FaultAbort(_)
             | Failure::UpstreamHttp2
             | Failure::Loop
@@ -179,6 +189,7 @@ mod tests {
             (Failure::NoRoute(""), "no_route", "NR", 404, Fault::Mesh),
             (Failure::UpstreamConnect, "upstream_connect", "UF", 503, Fault::Upstream),
             (Failure::NoEndpoints, "no_endpoints", "UH", 503, Fault::Mesh),
+            (Failure::Overflow("requests"), "overflow", "UO", 503, Fault::Mesh),
             (Failure::UpstreamReset, "upstream_reset", "UC", 503, Fault::Upstream),
             (Failure::Timeout, "timeout", "UT", 504, Fault::Upstream),
             (Failure::FaultAbort(555), "fault_abort", "FI", 555, Fault::Mesh),

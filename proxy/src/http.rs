@@ -1,5 +1,6 @@
 //! HTTP/1.1 connections: request after request, each from its head to its report.
 
+mod connection;
 mod forward;
 mod plan;
 mod read;

@@ -12,7 +12,7 @@ use foldhash::fast::FixedState;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::conn::Conn;
+use crate::conn::{Conn, Counted};
 
 /// Applications commonly close a connection that has been idle for five seconds or more; the proxy is first.
 const IDLE: Duration = Duration::from_secs(4);
@@ -59,13 +59,12 @@ impl Pool {
     ///
     /// With `surely` the kernel is asked, too: for requests that cannot be sent a second time.
     pub(crate) fn take(&self, address: SocketAddr, surely: bool) -> Option<Conn> {
-        loop {
-            let idle = lock(self.shards.get(shard())?).get_mut(&address)?.pop()?;
-            let age = idle.since.elapsed();
-            if age < IDLE && idle.conn.is_live(surely || age > FRESH) {
-                return Some(idle.conn);
-            }
-        }
+        take(self.shards.get(shard())?, address, surely)
+    }
+
+    /// Takes a connection to an endpoint that any thread has kept: for when there may be no more of them.
+    pub(crate) fn take_anywhere(&self, address: SocketAddr) -> Option<Conn> {
+        self.shards.iter().find_map(|shard| take(shard, address, true))
     }
 
     /// Keeps a connection whose last exchange is complete. One with bytes left in it is dropped.
@@ -81,7 +80,8 @@ impl Pool {
         if kept.len() < KEPT {
             kept.push(Idle { conn, since: Instant::now() });
         }
-        drop(shard);
+        let freed = kept.last().and_then(|idle| idle.conn.counted.as_ref()).map(Counted::freed);
+        drop((shard, freed));
         if is_first {
             self.filled.notify_one();
         }
@@ -122,6 +122,17 @@ impl Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pool({})", self.len())
+    }
+}
+
+fn take(shard: &Mutex<Shard>, address: SocketAddr, surely: bool) -> Option<Conn> {
+    loop {
+        // A connection that is not taken is closed after the lock has been given back.
+        let idle = lock(shard).get_mut(&address)?.pop()?;
+        let age = idle.since.elapsed();
+        if age < IDLE && idle.conn.is_live(surely || age > FRESH) {
+            return Some(idle.conn);
+        }
     }
 }
 

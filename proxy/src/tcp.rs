@@ -1,6 +1,7 @@
 //! Opaque connections: bytes both ways until both sides have ended.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use engine::trace::NoTrace;
 use tokio::time::Instant;
 
 use crate::codec::Body;
-use crate::conn::Conn;
+use crate::conn::{Conn, Counted};
 use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::headers::Edge;
@@ -54,10 +55,19 @@ pub(crate) async fn pass_through(path: &DataPath, (edge, arrival): (Edge, Arriva
 async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle: Duration) -> Result<(), Failure> {
     let (path, cluster) = (report.path, Arc::clone(&report.cluster));
     let cluster = &*cluster;
-    let target = upstream::pick(cluster, &arrival, &[]).inspect_err(|failure| report.failure = Some(*failure))?;
+    let target =
+        upstream::pick(cluster, &arrival, &[], || path.now()).inspect_err(|failure| report.failure = Some(*failure))?;
     report.reaches(&target);
     let flight = InFlight::at(&target);
-    let connected = Box::pin(upstream::connect(path.connector, cluster, &target)).await;
+    let Some(counted) = Counted::begin(cluster) else {
+        cluster.usage.connections_refused.fetch_add(1, Ordering::Relaxed);
+        let failure = Failure::Overflow("connections");
+        report.failure = Some(failure);
+        down.reset();
+        return Err(failure);
+    };
+    let connected = Box::pin(upstream::connect(path.connector, cluster, &target, counted)).await;
+    upstream::observe(cluster, &target, connected.is_err(), || path.now());
     let mut up = match connected {
         Ok(up) => up,
         Err(failure) => {

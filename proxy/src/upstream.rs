@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine::balance;
-use engine::tables::{Cluster, Discovery, Endpoint, Usage};
+use engine::tables::{Cluster, Discovery, Endpoint, Usage, take_one};
 
 use crate::conn::{Conn, Counted};
 use crate::connect::Connector;
@@ -37,7 +37,12 @@ pub(crate) struct Target {
 /// # Errors
 ///
 /// There is none, or it is the proxy itself.
-pub(crate) fn pick(cluster: &Cluster, arrival: &Arrival, tried: &[SocketAddr]) -> Result<Target, Failure> {
+pub(crate) fn pick(
+    cluster: &Cluster,
+    arrival: &Arrival,
+    tried: &[SocketAddr],
+    now: impl FnOnce() -> u64,
+) -> Result<Target, Failure> {
     if cluster.spec.discovery == Discovery::OriginalDestination {
         // Nobody was redirected: connecting there would come back here for ever.
         if arrival.destination == canonical(arrival.local) {
@@ -46,7 +51,8 @@ pub(crate) fn pick(cluster: &Cluster, arrival: &Arrival, tried: &[SocketAddr]) -
         return Ok(Target { address: arrival.destination, endpoint: None });
     }
     let endpoints = cluster.endpoints.as_deref().ok_or(Failure::NoEndpoints)?;
-    let endpoint = balance::pick_other(endpoints, cluster.spec.lb, tried, &mut dice).ok_or(Failure::NoEndpoints)?;
+    let endpoint =
+        balance::pick_other(endpoints, cluster.spec.lb, tried, now, &mut dice).ok_or(Failure::NoEndpoints)?;
     Ok(Target { address: endpoint.address, endpoint: Some(Arc::clone(endpoint)) })
 }
 
@@ -55,18 +61,23 @@ pub(crate) fn dice() -> u64 {
     rand::random()
 }
 
-/// Makes a new connection to the place.
+/// Makes the new connection that has been counted to the place.
 ///
 /// # Errors
 ///
 /// It cannot be made in time.
-pub(crate) async fn connect(connector: Connector, cluster: &Cluster, target: &Target) -> Result<Conn, Failure> {
+pub(crate) async fn connect(
+    connector: Connector,
+    cluster: &Cluster,
+    target: &Target,
+    counted: Counted,
+) -> Result<Conn, Failure> {
     let stream = connector.connect(target.address, cluster.spec.connect_timeout).await;
     if let (Err(_), Some(endpoint)) = (&stream, &target.endpoint) {
         endpoint.load.failed.fetch_add(1, Ordering::Relaxed);
     }
     let mut conn = Conn::new(stream?);
-    conn.counted = target.endpoint.as_ref().map(|endpoint| Counted::at(&endpoint.load));
+    conn.counted = Some(counted.at(target.endpoint.as_ref()));
     Ok(conn)
 }
 
@@ -76,16 +87,56 @@ pub(crate) struct Active(Arc<Usage>);
 
 impl Active {
     /// One more.
-    #[must_use]
-    pub(crate) fn at(cluster: &Cluster) -> Self {
-        cluster.usage.requests.fetch_add(1, Ordering::Relaxed);
-        Active(Arc::clone(&cluster.usage))
+    ///
+    /// # Errors
+    ///
+    /// There are as many as there may be.
+    pub(crate) fn at(cluster: &Cluster) -> Result<Self, Failure> {
+        if take_one(&cluster.usage.requests, cluster.spec.limits.requests) {
+            return Ok(Active(Arc::clone(&cluster.usage)));
+        }
+        cluster.usage.requests_refused.fetch_add(1, Ordering::Relaxed);
+        Err(Failure::Overflow("requests"))
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a request as waiting for a connection while it lives.
+#[derive(Debug)]
+pub(crate) struct Pending<'c>(&'c Usage);
+
+impl<'c> Pending<'c> {
+    /// One more.
+    ///
+    /// # Errors
+    ///
+    /// There are as many as there may be.
+    pub(crate) fn at(cluster: &'c Cluster) -> Result<Self, Failure> {
+        if take_one(&cluster.usage.pending, cluster.spec.limits.pending) {
+            return Ok(Pending(&cluster.usage));
+        }
+        cluster.usage.pending_refused.fetch_add(1, Ordering::Relaxed);
+        Err(Failure::Overflow("requests that wait for a connection"))
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Takes down how a request went at an endpoint; too many failures in a row eject it.
+pub(crate) fn observe(cluster: &Cluster, target: &Target, is_error: bool, now: impl FnOnce() -> u64) {
+    let Some(outlier) = &cluster.spec.outlier else { return };
+    let (Some(endpoints), Some(endpoint)) = (&cluster.endpoints, &target.endpoint) else { return };
+    if endpoints.ejections.observe(outlier, (endpoint, endpoints.all()), is_error, now) {
+        tracing::info!(cluster = %cluster.spec.name, address = %target.address, "an endpoint is ejected for a while");
     }
 }
 

@@ -5,6 +5,8 @@
 
 #[path = "data/bodies.rs"]
 mod bodies;
+#[path = "data/breakers.rs"]
+mod breakers;
 #[path = "data/connections.rs"]
 mod connections;
 #[path = "data/mesh.rs"]

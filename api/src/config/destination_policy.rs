@@ -129,10 +129,10 @@ impl DestinationPolicy {
                 Some(Algorithm::LeastConn) | None => Balancing::LeastRequest,
             }
         });
-        if let Some(breaker) = &self.circuit_breaker {
-            context.within("circuitBreaker", |context| breaker.check(context));
-            context.not_in_force("circuitBreaker");
-        }
+        let (breaker, outlier) = self
+            .circuit_breaker
+            .as_ref()
+            .map_or((None, None), |breaker| context.within("circuitBreaker", |context| breaker.mean(context)));
         if context.errors() > 0 {
             return None;
         }
@@ -143,6 +143,8 @@ impl DestinationPolicy {
             labels: self.destination.as_ref().and_then(|destination| destination.labels.clone()).unwrap_or_default(),
             source,
             balancing: balancing.unwrap_or_default(),
+            breaker,
+            outlier,
         })
     }
 }

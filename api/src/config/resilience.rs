@@ -1,12 +1,13 @@
 //! What makes calls robust: timeouts and retries of rules, circuit breakers of policies.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::check;
 use super::duration::DurationText;
-use crate::model::Retries;
+use crate::model::{self, Retries};
 use crate::read::{Context, Read};
 use crate::yaml::Node;
 
@@ -177,7 +178,7 @@ impl Read for SimpleCircuitBreaker {
 impl HttpTimeout {
     /// Checks the timeout and says how long it is, with `context` looking at `httpReqTimeout`.
     #[must_use]
-    pub fn mean(&self, context: &mut Context<'_>) -> Option<std::time::Duration> {
+    pub fn mean(&self, context: &mut Context<'_>) -> Option<Duration> {
         let Some(simple) = &self.simple_timeout else {
             nothing("httpReqTimeout", "give it `simpleTimeout: {timeout: 10s}`", context);
             return None;
@@ -219,33 +220,66 @@ impl HttpRetries {
 }
 
 impl CircuitBreaker {
-    /// Checks the circuit breaker, with `context` looking at `circuitBreaker`.
-    pub fn check(&self, context: &mut Context<'_>) {
+    /// Checks the circuit breaker and says what it means, with `context` looking at `circuitBreaker`.
+    ///
+    /// A number that is 0 is as if it were not there, as in the classic files; but `httpConsecutiveErrors: 0` or
+    /// `httpMaxEjectionPercent: 0` ejects nobody.
+    #[must_use]
+    pub fn mean(&self, context: &mut Context<'_>) -> (Option<model::CircuitBreaker>, Option<model::Outlier>) {
         let Some(breaker) = &self.simple_cb else {
-            return nothing("circuitBreaker", "give it a `simpleCb`", context);
+            nothing("circuitBreaker", "give it a `simpleCb`", context);
+            return (None, None);
         };
-        context.within("simpleCb", |context| {
-            for (field, number) in [
-                ("maxConnections", breaker.max_connections),
-                ("httpMaxPendingRequests", breaker.http_max_pending_requests),
-                ("httpMaxRequests", breaker.http_max_requests),
-                ("httpConsecutiveErrors", breaker.http_consecutive_errors),
-                ("httpMaxRequestsPerConnection", breaker.http_max_requests_per_connection),
-                ("httpMaxRetries", breaker.http_max_retries),
-            ] {
-                check::not_negative(field, number, context);
-            }
-            if let Some(percent) = breaker.http_max_ejection_percent.filter(|percent| !(0..=100).contains(percent)) {
-                context.within("httpMaxEjectionPercent", |context| {
-                    context.error(format!("`httpMaxEjectionPercent` is {percent}, which is not between 0 and 100"));
-                });
-            }
-            let _ = breaker.sleep_window.as_ref().map(|window| window.mean("sleepWindow", context));
-            let _ =
-                breaker.http_detection_interval.as_ref().map(|window| window.mean("httpDetectionInterval", context));
-        });
+        context.within("simpleCb", |context| (Some(breaker.limits(context)), breaker.outlier(context)))
     }
 }
+
+impl SimpleCircuitBreaker {
+    fn limits(&self, context: &mut Context<'_>) -> model::CircuitBreaker {
+        let mut bound = |field, number: Option<i64>| {
+            check::not_negative(field, number, context);
+            number.and_then(positive)
+        };
+        model::CircuitBreaker {
+            connections: bound("maxConnections", self.max_connections),
+            pending: bound("httpMaxPendingRequests", self.http_max_pending_requests).unwrap_or(REQUESTS),
+            requests: bound("httpMaxRequests", self.http_max_requests).unwrap_or(REQUESTS),
+            retries: bound("httpMaxRetries", self.http_max_retries),
+            requests_per_connection: bound("httpMaxRequestsPerConnection", self.http_max_requests_per_connection),
+        }
+    }
+
+    fn outlier(&self, context: &mut Context<'_>) -> Option<model::Outlier> {
+        check::not_negative("httpConsecutiveErrors", self.http_consecutive_errors, context);
+        let percent = self.http_max_ejection_percent.unwrap_or(EJECTION_PERCENT);
+        if !(0..=100).contains(&percent) {
+            context.within("httpMaxEjectionPercent", |context| {
+                context.error(format!("`httpMaxEjectionPercent` is {percent}, which is not between 0 and 100"));
+            });
+        }
+        let window = self.sleep_window.as_ref().map(|window| window.mean("sleepWindow", context));
+        let interval =
+            self.http_detection_interval.as_ref().map(|window| window.mean("httpDetectionInterval", context));
+        Some(model::Outlier {
+            consecutive_errors: positive(self.http_consecutive_errors.unwrap_or(CONSECUTIVE_ERRORS))?,
+            interval: interval.unwrap_or(Some(INTERVAL))?,
+            base_ejection: window.unwrap_or(Some(EJECTION))?,
+            max_percent: positive(percent)?.get(),
+        })
+    }
+}
+
+/// A number above zero; more than 32 bits hold is as good as no bound.
+fn positive(number: i64) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
+}
+
+/// The classic defaults of a circuit breaker.
+const REQUESTS: NonZeroU32 = NonZeroU32::new(1024).expect("it is not 0");
+const CONSECUTIVE_ERRORS: i64 = 5;
+const EJECTION_PERCENT: i64 = 10;
+const INTERVAL: Duration = Duration::from_secs(10);
+const EJECTION: Duration = Duration::from_secs(30);
 
 /// Warns that a field is there but says nothing.
 fn nothing(field: &'static str, hint: &'static str, context: &mut Context<'_>) {

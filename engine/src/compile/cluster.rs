@@ -1,6 +1,7 @@
 //! `Cluster` → its table entry.
 
 use std::mem::take;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,12 +32,24 @@ pub(super) fn compile(name: &str, body: &[u8], old: Option<&Endpoints>) -> Resul
     if connect_timeout.is_zero() {
         return Err(Refusal::invalid("`connect_timeout` is zero"));
     }
-    let upstream = upstream(&mut message)?;
+    let (upstream, requests_per_connection) = upstream(&mut message)?;
+    let outlier = message.outlier_detection.take().map(cluster_limits::outlier);
+    let outlier = outlier.transpose().at("outlier_detection")?.flatten();
     let breakers = message.circuit_breakers.take().unwrap_or_default();
     let limits = cluster_limits::compile(breakers).at("circuit_breakers")?;
     let service = message.metadata.take().and_then(|metadata| identity(&metadata));
     nothing_left(&message)?;
-    let spec = ClusterSpec { name: Name::new(&own), discovery, lb, connect_timeout, upstream, limits, service };
+    let spec = ClusterSpec {
+        name: Name::new(&own),
+        discovery,
+        lb,
+        connect_timeout,
+        upstream,
+        limits,
+        requests_per_connection,
+        outlier,
+        service,
+    };
     Ok(Cluster { spec: Arc::new(spec), endpoints, usage: Arc::default() })
 }
 
@@ -93,11 +106,12 @@ fn balancing(message: &mut pb::Cluster, discovery: &Discovery) -> Result<Lb, Ref
     }
 }
 
-fn upstream(message: &mut pb::Cluster) -> Result<Upstream, Refusal> {
+/// What is spoken to the endpoints, and how many requests a connection may have.
+fn upstream(message: &mut pb::Cluster) -> Result<(Upstream, Option<NonZeroU32>), Refusal> {
     use upstream_http::http_protocol_options::UpstreamProtocolOptions;
     use upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
     let Some(any) = message.typed_extension_protocol_options.remove(extension::HTTP_OPTIONS.0) else {
-        return Ok(Upstream::Http1);
+        return Ok((Upstream::Http1, None));
     };
     let read = || {
         let mut options: upstream_http::HttpProtocolOptions = typed(&any, extension::HTTP_OPTIONS.1)?;
@@ -112,8 +126,11 @@ fn upstream(message: &mut pb::Cluster) -> Result<Upstream, Refusal> {
             Some(_) => return Err(Refusal::not_in_force("upstream_protocol_options")),
             None => return Err(Refusal::invalid("`upstream_protocol_options` is missing")),
         }
+        let mut common = options.common_http_protocol_options.take().unwrap_or_default();
+        let requests = common.max_requests_per_connection.take().and_then(|number| NonZeroU32::new(number.value));
+        nothing_left(&common).at("common_http_protocol_options")?;
         nothing_left(&options)?;
-        Ok(Upstream::Http1)
+        Ok((Upstream::Http1, requests))
     };
     read().at("typed_extension_protocol_options")
 }

@@ -38,7 +38,8 @@ pub(super) fn assignment(
     let count = ready.len();
     ready.append(&mut others);
     let turn = old.map_or_else(Arc::default, |old| Arc::clone(&old.turn));
-    Ok(Endpoints { name, all: ready.into(), ready: count, turn })
+    let ejections = old.map_or_else(Arc::default, |old| Arc::clone(&old.ejections));
+    Ok(Endpoints { name, all: ready.into(), ready: count, turn, ejections })
 }
 
 fn of_locality(

@@ -5,8 +5,8 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::balance::pick;
-use crate::tables::Lb;
+use crate::balance::{pick, pick_other};
+use crate::tables::{Lb, Limits, RetryLimit};
 use crate::text::from_json;
 
 fn put(compiler: &mut Compiler, kind: Kind, value: &Value) -> Result<(), String> {
@@ -46,7 +46,7 @@ fn what_is_not_in_force_is_refused_by_the_name_of_the_field() {
     };
     for (kind, value, at, field) in [
         (Kind::Cluster, json!({ "name": "a", "type": "STRICT_DNS" }), "", "type: STRICT_DNS"),
-        (Kind::Cluster, json!({ "name": "a", "outlier_detection": {} }), "", "outlier_detection"),
+        (Kind::Cluster, json!({ "name": "a", "outlier_detection": {} }), "outlier_detection", "enforcing_success_rate"),
         (Kind::Cluster, json!({ "name": "a", "lb_policy": "MAGLEV" }), "", "lb_policy: MAGLEV"),
         (
             Kind::Cluster,
@@ -282,4 +282,84 @@ fn a_retry_policy_is_compiled_with_its_defaults() {
     }
     assert_eq!(retry(json!({ "retry_on": "refused-stream" })), "None", "nothing that happens here is tried again");
     assert_eq!(retry(json!({ "retry_on": "5xx", "num_retries": 0 })), "None");
+}
+
+#[test]
+fn ejections_grow_stay_within_their_share_and_are_skipped_by_the_balance_unless_most_are_ejected() {
+    let mut compiler = Compiler::new();
+    let endpoints: Vec<_> = (1..=4).map(|port| endpoint(port, "HEALTHY")).collect();
+    let mut value = json!({ "name": "c", "load_assignment": assignment(&endpoints), "outlier_detection": {
+        "consecutive_5xx": 2, "interval": "10s", "base_ejection_time": "30s", "max_ejection_percent": 75,
+        "enforcing_success_rate": 0, "always_eject_one_host": true } });
+    put(&mut compiler, Kind::Cluster, &value).expect("understood");
+    let tables = compiler.tables();
+    let cluster = tables.clusters.get_str("c").expect("there");
+    let (outlier, endpoints) = (cluster.spec.outlier.expect("there"), cluster.endpoints.as_ref().expect("listed"));
+    let fail = |nth: usize, now: u64| {
+        let at = (&*endpoints.all()[nth], endpoints.all());
+        endpoints.ejections.observe(&outlier, at, true, || now)
+            | endpoints.ejections.observe(&outlier, at, true, || now)
+    };
+    let until = |nth: usize, now: u64| endpoints.all()[nth].load.health.ejected_until(now);
+    let picked = |now: u64| {
+        let mut dice = || 0u64;
+        let picks = (0..4).map(|_| pick_other(endpoints, Lb::RoundRobin, &[], || now, &mut dice).expect("some"));
+        picks.map(|endpoint| endpoint.address.port()).collect::<BTreeSet<_>>()
+    };
+    assert!(fail(0, 1000));
+    assert_eq!((until(0, 1000), until(0, 31_000)), (Some(31_000), None));
+    assert_eq!(picked(1000), [2, 3, 4].into());
+    assert!(fail(1, 1000), "half of them");
+    assert_eq!(picked(1000), [3, 4].into());
+    assert!(fail(2, 1000), "three quarters");
+    assert_eq!(picked(1000), [1, 2, 3, 4].into(), "a guess beats a refusal");
+    assert!(!fail(3, 1000), "the last one stays, whatever it does");
+    assert_eq!(picked(31_000), [1, 2, 3, 4].into());
+    assert!(!endpoints.ejections.may_be(), "nobody asks for the time any more");
+
+    assert!(fail(0, 32_000));
+    assert_eq!(until(0, 32_000), Some(92_000), "the second time is twice as long");
+    assert!(fail(0, 92_000 + 10_000));
+    assert_eq!(until(0, 102_000), Some(162_000), "an interval in order makes it shorter again");
+    assert_eq!(endpoints.ejections.total(), 5);
+
+    let at = (&*endpoints.all()[1], endpoints.all());
+    for is_error in [true, false, true, false, true] {
+        assert!(!endpoints.ejections.observe(&outlier, at, is_error, || 200_000), "not in a row");
+    }
+    value["outlier_detection"]["max_ejection_percent"] = json!(1);
+    put(&mut compiler, Kind::Cluster, &value).expect("understood");
+    let tables = compiler.tables();
+    let changed = tables.clusters.get_str("c").expect("there");
+    let (outlier, endpoints) = (changed.spec.outlier.expect("there"), changed.endpoints.as_ref().expect("listed"));
+    let at = |nth: usize| (&*endpoints.all()[nth], endpoints.all());
+    assert!(
+        endpoints.ejections.observe(&outlier, at(1), true, || 200_000),
+        "counted on over the update; one always may"
+    );
+    let mut twice = (0..2).map(|_| endpoints.ejections.observe(&outlier, at(2), true, || 200_000));
+    assert!(!twice.any(|ejected| ejected));
+}
+
+#[test]
+fn the_limits_of_a_cluster_are_compiled_and_its_counters_survive_an_update() {
+    let mut compiler = Compiler::new();
+    let mut value = json!({ "name": "c", "circuit_breakers": { "thresholds": [{
+        "max_connections": 1, "max_pending_requests": 2, "max_requests": 3, "max_retries": 4 }] },
+        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "common_http_protocol_options": { "max_requests_per_connection": 5 },
+            "explicit_http_config": { "http_protocol_options": {} } } } });
+    put(&mut compiler, Kind::Cluster, &value).expect("understood");
+    let tables = compiler.tables();
+    let cluster = tables.clusters.get_str("c").expect("there");
+    let expected = Limits { connections: 1, pending: 2, requests: 3, retries: RetryLimit::AtMost(4) };
+    assert_eq!((cluster.spec.limits, cluster.spec.requests_per_connection.map(|most| most.get())), (expected, Some(5)));
+    cluster.usage.requests.fetch_add(7, Ordering::Relaxed);
+    value["circuit_breakers"]["thresholds"][0] = json!({ "retry_budget": { "budget_percent": { "value": 12.5 } } });
+    put(&mut compiler, Kind::Cluster, &value).expect("understood");
+    let tables = compiler.tables();
+    let cluster = tables.clusters.get_str("c").expect("there");
+    assert_eq!(cluster.spec.limits.retries, RetryLimit::Share { per_myriad: 1250, at_least: 3 });
+    assert_eq!(cluster.usage.requests.load(Ordering::Relaxed), 7);
 }

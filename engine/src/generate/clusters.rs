@@ -6,7 +6,7 @@ use api::model::{Action, Balancing, Host, Labels, Model, Node, Protocol, Role, S
 use prost::Message;
 
 use super::wire::{self, Meta};
-use super::{ClusterName, Resource, inbound, message, rules};
+use super::{ClusterName, Resource, inbound, message, resilience, rules};
 use crate::proto::{Kind, cluster as pb};
 
 /// Cluster of connections to destinations outside the registry.
@@ -100,8 +100,10 @@ fn named_labels(model: &Model) -> impl Iterator<Item = (&Host, &Labels)> {
 
 fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> {
     let service = model.services.get(&name.host)?;
-    let balancing = rules::policy_for(model, &name.host, &name.labels, node)
-        .map_or_else(Balancing::default, |policy| policy.balancing);
+    let policy = rules::policy_for(model, &name.host, &name.labels, node);
+    let balancing = policy.map_or_else(Balancing::default, |policy| policy.balancing);
+    let breaker = policy.and_then(|policy| policy.breaker);
+    let outlier = policy.and_then(|policy| policy.outlier);
     let lb_policy = match balancing {
         Balancing::RoundRobin => pb::cluster::LbPolicy::RoundRobin,
         Balancing::LeastRequest => pb::cluster::LbPolicy::LeastRequest,
@@ -117,7 +119,9 @@ fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> 
         }),
         connect_timeout: Some(message::duration(model.mesh.connect_timeout)),
         lb_policy: lb_policy.into(),
-        circuit_breakers: Some(breakers()),
+        circuit_breakers: Some(resilience::breakers(breaker.as_ref())),
+        outlier_detection: outlier.as_ref().map(resilience::outlier_detection),
+        typed_extension_protocol_options: breaker.as_ref().and_then(resilience::protocol_options).into_iter().collect(),
         ..Default::default()
     }
     .encode_to_vec();
@@ -130,19 +134,13 @@ fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> 
     Some(wire::resource(Kind::Cluster, text, body))
 }
 
-/// Retries are bounded by a share of the requests: by the defaults of a budget that is given, 20 % and at least 3.
-fn breakers() -> pb::CircuitBreakers {
-    use pb::circuit_breakers::{Thresholds, thresholds::RetryBudget};
-    let thresholds = Thresholds { retry_budget: Some(RetryBudget::default()), ..Default::default() };
-    pb::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
-}
-
 fn original_dst(model: &Model, name: &str) -> Resource {
     let body = pb::Cluster {
         name: name.to_owned(),
         cluster_discovery_type: discovery(pb::cluster::DiscoveryType::OriginalDst),
         connect_timeout: Some(message::duration(model.mesh.connect_timeout)),
         lb_policy: pb::cluster::LbPolicy::ClusterProvided.into(),
+        circuit_breakers: Some(resilience::breakers(None)),
         ..Default::default()
     };
     wire::resource(Kind::Cluster, name.to_owned(), body.encode_to_vec())

@@ -1,11 +1,12 @@
 //! Compiled clusters and endpoints.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Limits, Name, Usage};
+use super::{Ejections, Health, Limits, Name, Outlier, Usage};
 
 /// A cluster with the endpoints that it has now.
 #[derive(Debug, Clone)]
@@ -34,6 +35,10 @@ pub struct ClusterSpec {
     pub upstream: Upstream,
     /// Bounds on what is open at one time.
     pub limits: Limits,
+    /// How many requests a connection may have; `None` is any number.
+    pub requests_per_connection: Option<NonZeroU32>,
+    /// When endpoints are ejected; `None` is never.
+    pub outlier: Option<Outlier>,
     /// The service that the cluster belongs to, for telemetry.
     pub service: Option<Identity>,
 }
@@ -92,6 +97,8 @@ pub struct Endpoints {
     pub(crate) ready: usize,
     /// Position of the round robin; survives updates.
     pub(crate) turn: Arc<AtomicUsize>,
+    /// Those of them that are left out for a while.
+    pub ejections: Arc<Ejections>,
 }
 
 impl Endpoints {
@@ -142,6 +149,8 @@ pub struct Load {
     pub failed: AtomicU64,
     /// Open connections.
     pub connections: AtomicU32,
+    /// Whether it is ejected.
+    pub health: Health,
 }
 
 impl Load {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::Waiting;
+
 /// Bounds on what is open to a cluster at one time; Envoy's defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -52,6 +54,18 @@ impl RetryLimit {
 /// Counters of one cluster. The engine makes and reads them; the data path writes them. They survive updates.
 #[derive(Debug, Default)]
 pub struct Usage {
+    /// Connections that are open or being made.
+    pub connections: AtomicU32,
+    /// Requests that wait for a connection.
+    pub pending: AtomicU32,
+    /// Those of them that wait until there may be another connection.
+    pub waiting: Waiting,
+    /// Opaque connections so far that there were too many of at one time.
+    pub connections_refused: AtomicU64,
+    /// Requests so far that there were too many of waiting.
+    pub pending_refused: AtomicU64,
+    /// Requests so far that there were too many of at one time.
+    pub requests_refused: AtomicU64,
     /// Requests that are active.
     pub requests: AtomicU32,
     /// Retries that are active.

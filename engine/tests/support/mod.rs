@@ -161,6 +161,19 @@ pub(crate) fn with_rules() -> Model {
         labels: Labels::new(),
         source: None,
         balancing: Balancing::Random,
+        breaker: Some(CircuitBreaker {
+            connections: NonZeroU32::new(100),
+            pending: NonZeroU32::new(10).unwrap(),
+            requests: NonZeroU32::new(1024).unwrap(),
+            retries: None,
+            requests_per_connection: NonZeroU32::new(1000),
+        }),
+        outlier: Some(Outlier {
+            consecutive_errors: NonZeroU32::new(5).unwrap(),
+            interval: Duration::from_secs(10),
+            base_ejection: Duration::from_secs(30),
+            max_percent: 50,
+        }),
     };
     model.destination_policies.insert(policy.key.clone(), Arc::new(policy));
     model

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use engine::Kind;
 use engine::tables::{Cluster, Discovery, Endpoint, Filter, Lb, Listener, Routes, Tables};
@@ -61,14 +62,14 @@ pub(super) fn counts(snapshots: &Snapshots) -> Value {
     counts.into_iter().map(|(kind, count)| (kind.service().to_owned(), json!(count))).collect()
 }
 
-/// Clusters by name, with their endpoints.
-pub(super) fn clusters(tables: &Tables) -> Value {
+/// Clusters by name, with their endpoints, at a time of the data path's clock.
+pub(super) fn clusters(tables: &Tables, now: u64) -> Value {
     let sorted: BTreeMap<&str, &Cluster> =
         tables.clusters().map(|cluster| (cluster.spec.name.as_str(), &**cluster)).collect();
-    json!({"clusters": sorted.values().map(|cluster| cluster_json(cluster)).collect::<Vec<_>>()})
+    json!({"clusters": sorted.values().map(|cluster| cluster_json(cluster, now)).collect::<Vec<_>>()})
 }
 
-fn cluster_json(cluster: &Cluster) -> Value {
+fn cluster_json(cluster: &Cluster, now: u64) -> Value {
     let spec = &cluster.spec;
     let endpoints = cluster.endpoints.iter().flat_map(|endpoints| endpoints.all());
     json!({
@@ -87,18 +88,46 @@ fn cluster_json(cluster: &Cluster) -> Value {
         "service": spec.service.as_ref().map(|service| json!({
             "host": service.host, "name": service.name, "namespace": service.namespace,
         })),
+        "circuitBreaker": breaker_json(cluster),
+        "outlierDetection": spec.outlier.map(|outlier| json!({
+            "consecutiveErrors": outlier.consecutive_errors,
+            "intervalMs": u64::try_from(outlier.interval.as_millis()).unwrap_or(u64::MAX),
+            "baseEjectionMs": u64::try_from(outlier.base.as_millis()).unwrap_or(u64::MAX),
+            "maxEjectionPercent": outlier.max_percent,
+            "ejections": cluster.endpoints.as_ref().map_or(0, |endpoints| endpoints.ejections.total()),
+        })),
         "awaitsEndpoints": matches!(spec.discovery, Discovery::Eds(_)) && cluster.endpoints.is_none(),
-        "endpoints": endpoints.map(|endpoint| endpoint_json(endpoint)).collect::<Vec<_>>(),
+        "endpoints": endpoints.map(|endpoint| endpoint_json(endpoint, now)).collect::<Vec<_>>(),
     })
 }
 
-fn endpoint_json(endpoint: &Endpoint) -> Value {
+/// What is open to a cluster, how much of it there may be (`null` is any number), and what there was too much of so far.
+fn breaker_json(cluster: &Cluster) -> Value {
+    let (limits, usage) = (cluster.spec.limits, &cluster.usage);
+    let bound = |bound: u32| Some(bound).filter(|bound| *bound != u32::MAX);
+    let now = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
+    let part = |now: u32, max: u32, refused: &AtomicU64| json!({"now": now, "max": bound(max), "refused": refused.load(Ordering::Relaxed)});
+    let requests = now(&usage.requests);
+    json!({
+        "connections": part(now(&usage.connections), limits.connections, &usage.connections_refused),
+        "pending": part(now(&usage.pending), limits.pending, &usage.pending_refused),
+        "requests": part(requests, limits.requests, &usage.requests_refused),
+        "retries": part(now(&usage.retries), limits.retries.bound(requests), &usage.retries_refused),
+        "requestsPerConnection": cluster.spec.requests_per_connection.map(std::num::NonZero::get),
+    })
+}
+
+fn endpoint_json(endpoint: &Endpoint, now: u64) -> Value {
+    let is_ejected = endpoint.load.health.ejected_until(now).is_some();
     let health = match (endpoint.ready, endpoint.draining) {
+        (true, _) if is_ejected => "EJECTED",
         (true, _) => "HEALTHY",
         (false, true) => "DRAINING",
         (false, false) => "UNHEALTHY",
     };
     let load = &endpoint.load;
+    let ejected_for = load.health.ejected_until(now).map(|until| Duration::from_millis(until - now));
+    let ejected_until = ejected_for.and_then(|left| jiff::Timestamp::now().checked_add(left).ok());
     json!({
         "address": endpoint.address.to_string(),
         "health": health,
@@ -111,6 +140,7 @@ fn endpoint_json(endpoint: &Endpoint) -> Value {
         "total": load.total.load(Ordering::Relaxed),
         "failed": load.failed.load(Ordering::Relaxed),
         "connections": load.connections.load(Ordering::Relaxed),
+        "ejectedUntil": ejected_until.map(|until| until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
     })
 }
 

@@ -1,7 +1,6 @@
 //! Sends a request to an endpoint and its response back.
 
 use std::sync::Arc;
-use std::task::Poll;
 
 use engine::decide::Forwarded;
 use engine::tables::{Cluster, Upstream};
@@ -17,14 +16,11 @@ use crate::report::Report;
 use crate::retry::{Clock, Lost, Tries};
 use crate::upstream::{self, Active, InFlight, Target};
 
-/// Endpoints that are tried before a request fails because none can be connected to.
-const CONNECTS: usize = 3;
-
 /// A request on its way to a cluster.
-struct Call<'c, 't> {
-    cluster: &'t Arc<Cluster>,
-    tries: &'c mut Tries<'t>,
-    clock: &'c mut Clock,
+pub(super) struct Call<'c, 't> {
+    pub(super) cluster: &'t Arc<Cluster>,
+    pub(super) tries: &'c mut Tries<'t>,
+    pub(super) clock: &'c mut Clock,
     body: &'c mut Pump,
 }
 
@@ -46,7 +42,7 @@ impl Session<'_> {
         if cluster.spec.upstream == Upstream::Http2 {
             return Err(Failure::UpstreamHttp2);
         }
-        let _active = Active::at(cluster);
+        let _active = Active::at(cluster)?;
         let retry = forwarded.retry();
         let mut tries = Tries::new(retry, cluster, self.note.is_idempotent());
         let mut clock = Clock::new(forwarded.timeout(), retry);
@@ -86,12 +82,15 @@ impl Session<'_> {
         let (ended, started) = self.exchange(&mut up, &mut call, report).await;
         let failure = match ended {
             Ok(finished) => {
-                if finished.upstream {
-                    self.path.pool.give(target.address, up);
-                }
+                let is_error = report.status >= 500;
+                upstream::observe(call.cluster, &target, is_error, || self.path.now());
+                self.give_back(call.cluster, &target, up, finished.upstream);
                 return Ok(Tried::Done(self.after(finished)));
             }
-            Err(Broken::Again) => return Ok(Tried::Again),
+            Err(Broken::Again) => {
+                upstream::observe(call.cluster, &target, self.response.status >= 500, || self.path.now());
+                return Ok(Tried::Again);
+            }
             // The endpoint closed an idle connection at the moment it was used: it has not seen the request.
             Err(Broken::Unanswered) if is_used && !started && self.can_repeat(call.body) => return Ok(Tried::Unseen),
             Err(Broken::Unanswered) => Failure::UpstreamReset,
@@ -100,6 +99,7 @@ impl Session<'_> {
         };
         if failure.fault() == crate::failure::Fault::Upstream {
             flight.failed();
+            upstream::observe(call.cluster, &target, true, || self.path.now());
         }
         if started {
             report.failure = Some(failure);
@@ -126,6 +126,15 @@ impl Session<'_> {
         }
     }
 
+    /// Keeps a connection for the next request if it can have one.
+    fn give_back(&self, cluster: &Cluster, target: &Target, mut up: Conn, is_usable: bool) {
+        up.served = up.served.saturating_add(1);
+        let is_used_up = cluster.spec.requests_per_connection.is_some_and(|most| up.served >= most.get());
+        if is_usable && !is_used_up {
+            self.path.pool.give(target.address, up);
+        }
+    }
+
     fn request_framing(&self) -> Framing {
         if self.request.is_chunked { Framing::Chunked } else { Framing::Raw }
     }
@@ -133,49 +142,6 @@ impl Session<'_> {
     /// Whether the request can be sent a second time when nobody knows whether the first was seen.
     fn can_repeat(&self, body: &Pump) -> bool {
         self.note.is_idempotent() && (body.is_kept() || !self.request.has_body())
-    }
-
-    /// A connection to an endpoint of the cluster, and whether it was used before.
-    async fn connection(
-        &mut self,
-        call: &mut Call<'_, '_>,
-        report: &mut Report,
-        may_reuse: bool,
-        surely: bool,
-    ) -> Result<(Conn, Target, bool), Failure> {
-        let cluster = call.cluster;
-        let connects = if call.tries.counts_connects() { 1 } else { CONNECTS };
-        let mut tried = 0;
-        loop {
-            let target = upstream::pick(cluster, &self.arrival, call.tries.tried())?;
-            report.target = Some(target.clone());
-            if may_reuse && let Some(conn) = self.path.pool.take(target.address, surely) {
-                return Ok((conn, target, true));
-            }
-            tried += 1;
-            match Box::pin(self.connect(cluster, &target)).await {
-                Ok(conn) => return Ok((conn, target, false)),
-                // Nothing has been sent: another endpoint may do better.
-                Err(Failure::UpstreamConnect) if tried < connects && target.endpoint.is_some() => {}
-                Err(failure) => {
-                    call.tries.tries(&target);
-                    return Err(failure);
-                }
-            }
-        }
-    }
-
-    /// A new connection, unless the client goes meanwhile.
-    async fn connect(&mut self, cluster: &Cluster, target: &Target) -> Result<Conn, Failure> {
-        let mut connecting = std::pin::pin!(upstream::connect(self.path.connector, cluster, target));
-        let down = &mut self.conn;
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected);
-            }
-            down.poll_gone(cx).map(|()| Err(Failure::DownstreamClosed))
-        })
-        .await
     }
 
     /// Runs one exchange, and takes down what came of it; also whether the client has got anything.

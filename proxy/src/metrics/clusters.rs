@@ -3,22 +3,43 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use engine::tables::{Cluster, Tables, Usage};
+use engine::tables::{Cluster, Tables};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
 /// A counter of clusters: its name, its help, the second label of each of its series, and where it stands.
-type Family<'f> = (&'f str, &'f str, &'f [(&'f str, fn(&Usage) -> &AtomicU64)]);
+type Family<'f> = (&'f str, &'f str, &'f [(&'f str, fn(&Cluster) -> u64)]);
 
 const FAMILIES: &[Family<'_>] = &[
-    ("mesh_upstream_retries", "Requests that were tried again", &[("", |usage| &usage.retried)]),
+    ("mesh_upstream_retries", "Requests that were tried again", &[("", |cluster| count(&cluster.usage.retried))]),
     (
         "mesh_upstream_retries_refused",
         "Requests that failed though their route would have them tried again",
-        &[("attempts", |usage| &usage.retries_exhausted), ("budget", |usage| &usage.retries_refused)],
+        &[
+            ("attempts", |cluster| count(&cluster.usage.retries_exhausted)),
+            ("budget", |cluster| count(&cluster.usage.retries_refused)),
+        ],
+    ),
+    (
+        "mesh_upstream_overflow",
+        "Requests and connections that the circuit breaker refused",
+        &[
+            ("connections", |cluster| count(&cluster.usage.connections_refused)),
+            ("pending", |cluster| count(&cluster.usage.pending_refused)),
+            ("requests", |cluster| count(&cluster.usage.requests_refused)),
+        ],
+    ),
+    (
+        "mesh_upstream_ejections",
+        "Endpoints that were ejected after failures",
+        &[("", |cluster| cluster.endpoints.as_ref().map_or(0, |endpoints| endpoints.ejections.total()))],
     ),
 ];
+
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
 
 /// Writes the counters of all clusters that are not at zero.
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, tables: &Tables) -> Result<(), fmt::Error> {
@@ -27,8 +48,8 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, tables: &Tables) -> Re
     for (name, help, series) in FAMILIES {
         let counted: Vec<_> = clusters
             .iter()
-            .flat_map(|cluster| series.iter().map(move |(limit, of)| (cluster, limit, of(&cluster.usage))))
-            .map(|(cluster, limit, counter)| (cluster.spec.name.as_str(), *limit, counter.load(Ordering::Relaxed)))
+            .flat_map(|cluster| series.iter().map(move |(limit, of)| (cluster, limit, of(cluster))))
+            .map(|(cluster, limit, count)| (cluster.spec.name.as_str(), *limit, count))
             .filter(|(_, _, count)| *count > 0)
             .collect();
         if counted.is_empty() {
