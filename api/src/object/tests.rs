@@ -249,3 +249,29 @@ fn what_does_nothing_is_a_warning_and_stays_in_force() {
         assert!(objects[0].is_accepted && !problems[0].is_error(), "{field}");
     }
 }
+
+#[test]
+fn circuit_breakers_and_retries_are_accepted_and_slips_in_them_named() {
+    let policy = |breaker: &str| {
+        format!(
+            "apiVersion: config.istio.io/v1alpha2\nkind: DestinationPolicy\nmetadata: {{name: a}}\nspec:\n  \
+             destination: {{name: a}}\n  circuitBreaker: {{simpleCb: {breaker}}}\n"
+        )
+    };
+    for good in ["{maxConnections: 1, httpMaxPendingRequests: 1}", "{sleepWindow: 30s, httpConsecutiveErrors: 1}", "{}"]
+    {
+        assert!(report(&policy(good)).is_empty(), "{good}: {:?}", report(&policy(good)));
+    }
+    for (bad, part) in [
+        ("{maxConnections: -1}", "maxConnections"),
+        ("{httpMaxEjectionPercent: 101}", "not between 0 and 100"),
+        ("{sleepWindow: 1}", "without a unit"),
+    ] {
+        let found = report(&policy(bad));
+        assert!(found.len() == 1 && found[0].contains(part), "{bad}: {found:?}");
+    }
+    let retries =
+        |retry: &str| rule(&format!("  destination: {{name: a}}\n  httpReqRetries: {{simpleRetry: {retry}}}\n"));
+    assert!(report(&retries("{attempts: 3, perTryTimeout: 2s}")).is_empty());
+    assert!(report(&retries("{attempts: -3}"))[0].contains("attempts"));
+}

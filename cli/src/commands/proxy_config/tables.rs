@@ -1,11 +1,15 @@
 //! xDS resources as rows. Field names are those of the proto JSON, in camelCase or as in the proto.
 
+mod clusters;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use crate::output::Paint;
 use crate::table::Table;
+
+pub(super) use clusters::clusters;
 
 /// The name of an entry of a dump.
 pub(super) fn name(resource: &Value) -> &str {
@@ -221,66 +225,6 @@ fn fault(route: &Value) -> String {
         words.push(format!("abort {} {}%", number(abort, "httpStatus"), percent(abort)));
     }
     words.join(", ")
-}
-
-/// Rows of clusters.
-pub(super) fn clusters(entries: &[&Value], is_wide: bool) -> Table {
-    let mut headings = vec!["HOST", "PORT", "LABELS", "TYPE", "BALANCING"];
-    if is_wide {
-        headings.extend(["CONNECT TIMEOUT", "LIMITS", "EJECTION", "CLUSTER"]);
-    }
-    let mut table = Table::new(&headings);
-    for entry in entries {
-        let cluster = resource(entry);
-        let parts = Parts::of(name(entry));
-        let kind = match text(cluster, "type") {
-            "" => "STATIC",
-            kind => kind,
-        };
-        let balancing = match (kind, text(cluster, "lbPolicy")) {
-            ("ORIGINAL_DST", _) => "",
-            (_, "") => "ROUND_ROBIN",
-            (_, policy) => policy,
-        };
-        let mut row = vec![
-            parts.host.to_owned(),
-            parts.port.to_owned(),
-            parts.labels.to_owned(),
-            kind.to_owned(),
-            balancing.to_owned(),
-        ];
-        if is_wide {
-            let timeout = text(cluster, "connectTimeout").to_owned();
-            row.extend([timeout, limits(cluster), ejection(cluster), name(entry).to_owned()]);
-        }
-        table.row(row);
-    }
-    table
-}
-
-/// The bounds of a circuit breaker that are any: `connections 1, pending 1`.
-fn limits(cluster: &Value) -> String {
-    let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-    let options = at(cluster, "typedExtensionProtocolOptions").and_then(|all| all.get(options)).unwrap_or(&Value::Null);
-    let per_connection = number(options, "commonHttpProtocolOptions.maxRequestsPerConnection");
-    let thresholds = list(cluster, "circuitBreakers.thresholds").next().unwrap_or(&Value::Null);
-    let fields = [
-        ("connections", "maxConnections"),
-        ("pending", "maxPendingRequests"),
-        ("requests", "maxRequests"),
-        ("retries", "maxRetries"),
-    ];
-    let bounds = fields.map(|(word, field)| (word, number(thresholds, field)));
-    let bounds = bounds.into_iter().chain([("requests per connection", per_connection)]);
-    let bounds = bounds.filter(|(_, bound)| !bound.is_empty() && *bound != u32::MAX.to_string());
-    bounds.map(|(word, bound)| format!("{word} {bound}")).collect::<Vec<_>>().join(", ")
-}
-
-/// `5 errors, 30s, 10%`: after how many errors, for how long at first, and how many at most.
-fn ejection(cluster: &Value) -> String {
-    let Some(outlier) = at(cluster, "outlierDetection") else { return String::new() };
-    let (errors, percent) = (number(outlier, "consecutive5xx"), number(outlier, "maxEjectionPercent"));
-    format!("{errors} errors, {}, {percent}%", text(outlier, "baseEjectionTime"))
 }
 
 /// Rows of endpoints, with what the proxy knows of their state.
