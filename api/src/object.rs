@@ -207,7 +207,9 @@ fn judge<'a>(node: &'a Node, domain: &str, context: &mut Context<'a>) -> Option<
                 context.error_with_hint("`spec` is missing", format!("a {kind} says what it wants in `spec`"));
             }
             if !ours.in_force {
-                context.within("kind", |context| context.error(format!("the kind `{kind}` {NOT_IN_FORCE}")));
+                context.within("kind", |context| {
+                    context.error_with_hint(format!("the kind `{kind}` {NOT_IN_FORCE}"), "leave it out for now");
+                });
             }
         }
         Meaning::Later => {

@@ -414,7 +414,9 @@ fn refused(status: &Status) -> Error {
             Error::failed(what).hint("ask the cluster's administrator for this permission")
         }
         StatusCode::CONFLICT if status.reason == "Conflict" => {
-            Error::failed("the object was changed meanwhile").because(what).hint("run the command again")
+            Error::failed("the object was changed meanwhile").because(what).hint(
+                "run the command again; a file that has a `resourceVersion` must be read anew first, with `meshctl get -o yaml`",
+            )
         }
         _ => Error::failed(what),
     }

@@ -42,7 +42,16 @@ impl Client {
     ///
     /// What the socket says, or `InvalidData` when the answer is not HTTP.
     pub fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
-        let mut text = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        self.ask("GET", path, headers)
+    }
+
+    /// A request without a body, by any method but HEAD, with these headers besides Host.
+    ///
+    /// # Errors
+    ///
+    /// What the socket says, or `InvalidData` when the answer is not HTTP.
+    pub fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }

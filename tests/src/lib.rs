@@ -2,7 +2,9 @@
 //!
 //! The programs are those beside the test's own executable (`target/<profile>`); `make test` builds them first.
 
+pub mod access_log;
 pub mod http;
 pub mod mesh;
+pub mod offline;
 pub mod programs;
 pub mod runner;

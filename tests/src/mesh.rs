@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::http::Client;
-use crate::programs::{Ran, program, repository, run};
+use crate::programs::{Ran, program, repository, run, run_with_input};
 
 /// A running mesh with bookinfo. Dropping it takes it down and removes its state.
 pub struct Mesh {
@@ -23,11 +23,26 @@ impl Mesh {
     pub fn with_bookinfo(name: &str) -> Self {
         let mut mesh = Mesh { name: format!("{name}-{}", std::process::id()), gateway: String::new() };
         let file = repository().join("samples/bookinfo/bookinfo.yaml");
-        let _ = mesh.meshctl(&["local", "up", "-f", &file.to_string_lossy(), "--wait"]).ok();
-        let status = mesh.json(&["local", "status", "-o", "json"]);
-        let gateway = status["gateway"].as_str().unwrap_or_else(|| panic!("no gateway in {status}"));
-        gateway.trim_start_matches("http://").clone_into(&mut mesh.gateway);
+        mesh.up(&["-f", &file.to_string_lossy()]);
         mesh
+    }
+
+    /// Starts the mesh again, with its objects and these arguments, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// With what `meshctl` printed, when it does not start.
+    pub fn up(&mut self, arguments: &[&str]) {
+        let _ = self.meshctl(&[&["local", "up", "--wait"], arguments].concat()).ok();
+        let status = self.json(&["local", "status", "-o", "json"]);
+        let gateway = status["gateway"].as_str().unwrap_or_else(|| panic!("no gateway in {status}"));
+        gateway.trim_start_matches("http://").clone_into(&mut self.gateway);
+    }
+
+    /// The name it was started with.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// `host:port` of the ingress gateway on this machine.
@@ -45,7 +60,21 @@ impl Mesh {
     /// Runs `meshctl` on this mesh.
     #[must_use]
     pub fn meshctl(&self, arguments: &[&str]) -> Ran {
-        run(Command::new(program("meshctl")).arg("--name").arg(&self.name).args(arguments))
+        run(&mut self.command(arguments))
+    }
+
+    /// Runs `meshctl` on this mesh with a text on standard input.
+    #[must_use]
+    pub fn meshctl_with_input(&self, arguments: &[&str], input: &str) -> Ran {
+        run_with_input(&mut self.command(arguments), input)
+    }
+
+    /// `meshctl` on this mesh, not started yet.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("meshctl"));
+        command.arg("--name").arg(&self.name).args(arguments);
+        command
     }
 
     /// Runs `meshctl` and reads what it printed as JSON.

@@ -62,8 +62,11 @@ impl Ran {
 /// When it cannot be started.
 #[must_use]
 pub fn run(command: &mut Command) -> Ran {
-    let text = format!("{command:?}");
-    let output = command.stdin(Stdio::null()).output();
+    finish(format!("{command:?}"), command.stdin(Stdio::null()))
+}
+
+fn finish(text: String, command: &mut Command) -> Ran {
+    let output = command.output();
     let Output { status, stdout, stderr } = output.unwrap_or_else(|e| panic!("`{text}` cannot be started: {e}"));
     Ran {
         command: text,
@@ -71,6 +74,19 @@ pub fn run(command: &mut Command) -> Ran {
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
     }
+}
+
+/// Runs a command to its end with this text on standard input.
+///
+/// # Panics
+///
+/// When it cannot be started.
+#[must_use]
+pub fn run_with_input(command: &mut Command, input: &str) -> Ran {
+    let file = Scratch::file("input", input);
+    let text = format!("{command:?} < {input:?}");
+    let input = std::fs::File::open(file.path()).expect("it was written just now");
+    finish(text, command.stdin(input))
 }
 
 /// Asks until the answer is `Ok`, at most for `within`; the last refusal is the panic's message.
@@ -89,5 +105,36 @@ pub fn eventually<T>(within: Duration, mut ask: impl FnMut() -> Result<T, String
                 std::thread::park_timeout(Duration::from_millis(20));
             }
         }
+    }
+}
+
+/// A file of a test, deleted with its value.
+#[derive(Debug)]
+pub struct Scratch(String);
+
+impl Scratch {
+    /// Writes a file whose name ends so.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be written.
+    #[must_use]
+    pub fn file(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Scratch(path.to_string_lossy().into_owned())
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nobody misses it.
+        let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -220,12 +220,10 @@ async fn place(
 ) -> Result<Result<Planned, Problem>, Error> {
     let text = |field: &str| object.value.get(field).and_then(Value::as_str).unwrap_or_default();
     let Some(resource) = kinds.of_object(cluster, text("apiVersion"), text("kind")).await? else {
-        let problem = object.problem(format!(
-            "{} does not serve kind {} of {}",
-            cluster.description,
-            text("kind"),
-            text("apiVersion")
-        ));
+        let (kind, group) = (text("kind"), text("apiVersion"));
+        let problem = object
+            .problem(format!("{} does not serve kind {kind} of {group}", cluster.description))
+            .with_hint("mend `kind` or `apiVersion`, or first apply the CustomResourceDefinition that defines it");
         return Ok(Err(problem));
     };
     let own = namespace_of(&object.value).to_owned();

@@ -1,8 +1,15 @@
 //! The mesh on one machine: real programs, real namespaces, traffic that the kernel intercepts. Needs `nft`, `ip`,
 //! `curl` and user namespaces; not root.
 
+mod bad_input;
+mod classic;
 mod commands;
+mod decisions;
+mod injection;
+mod life;
+mod output;
 mod routing;
+mod shares;
 mod traffic;
 
 use std::process::ExitCode;
@@ -22,7 +29,27 @@ fn main() -> ExitCode {
         routing::an_abort_is_answered_to_whom_it_is_meant,
         routing::a_timeout_cuts_a_slow_answer_short,
         routing::rules_of_the_classic_group_work_as_they_are,
+        classic::the_classic_files_do_as_they_are_what_they_say,
+        decisions::for_each_sample_file_decide_offline_gives_what_the_wire_gave,
+        decisions::for_every_part_of_a_rule_decide_offline_gives_what_the_wire_gave,
+        decisions::a_thousand_decisions_and_a_thousand_requests_have_the_same_distribution,
         routing::while_rules_flip_no_request_fails,
+        bad_input::a_bad_file_is_refused_with_what_where_and_what_next,
+        bad_input::ten_problems_of_one_file_are_told_at_once,
+        bad_input::what_is_there_is_not_created_and_what_is_not_there_is_not_replaced,
+        bad_input::a_port_in_use_is_told_with_who_has_it_unless_the_next_one_will_do,
+        bad_input::a_machine_without_user_namespaces_is_told_which_setting_forbids_them,
+        bad_input::a_machine_without_nft_is_told_how_to_get_it,
+        bad_input::an_image_without_a_program_and_a_program_that_exits_at_once_are_told,
+        bad_input::no_malformed_request_passes_the_gateway,
+        injection::the_webhook_gives_what_kube_inject_gives_offline,
+        output::get_shows_rules_in_every_format,
+        output::what_get_prints_can_be_given_back_to_replace,
+        output::status_and_version_tell_people_and_programs,
+        output::logs_are_streamed_as_they_are_written,
+        life::a_sidecar_is_there_before_its_application_and_after_it,
+        life::without_pilot_traffic_goes_on_and_rules_work_again_when_it_is_back,
+        life::two_meshes_live_side_by_side_and_a_killed_one_comes_back_with_its_rules,
         commands::create_refuses_what_exists_and_replace_what_does_not,
         commands::proxies_are_in_sync_and_explain_their_configuration,
         commands::kubectl_sees_pods_and_rules,

@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use mesh_tests::mesh::Mesh;
 
+use crate::shares::is_about;
+
 /// How many requests a distribution is read from.
-const MANY: usize = 1000;
+pub(crate) const MANY: usize = 1000;
 
 /// Sends requests from productpage's pod to reviews and counts the versions that answered.
-fn reviews(mesh: &Mesh, count: usize, headers: &[&str]) -> BTreeMap<&'static str, usize> {
+pub(crate) fn reviews(mesh: &Mesh, count: usize, headers: &[&str]) -> BTreeMap<&'static str, usize> {
     let url = format!("http://reviews:9080/reviews/0?n=[1-{count}]");
     let mut command = vec!["curl", "-s", "-S", "-w", "\\n"];
     for header in headers {
@@ -42,12 +44,6 @@ fn create(mesh: &Mesh, file: &str) {
 
 fn replace(mesh: &Mesh, file: &str) {
     let _ = mesh.meshctl(&["replace", "-f", &Mesh::sample(file), "--wait"]).ok();
-}
-
-/// Whether `count` of [`MANY`] is within five standard deviations of a share in percent.
-fn is_about(count: usize, percent: usize) -> bool {
-    let (n, p) = (MANY as f64, percent as f64 / 100.0);
-    (count as f64 - n * p).abs() <= 5.0 * (n * p * (1.0 - p)).sqrt()
 }
 
 pub(crate) fn without_rules_all_versions_are_seen(mesh: &Mesh) {
@@ -90,7 +86,7 @@ pub(crate) fn weights_are_followed(mesh: &Mesh) {
         let seen = reviews(mesh, MANY, &[]);
         assert_eq!(seen.len(), 2, "{file}: {seen:?}");
         for (version, percent) in shares {
-            assert!(is_about(seen.get(version).copied().unwrap_or(0), percent), "{file}: {seen:?}");
+            assert!(is_about(seen.get(version).copied().unwrap_or(0), MANY, percent), "{file}: {seen:?}");
         }
     }
     replace(mesh, "route-rule-reviews-v3.yaml");

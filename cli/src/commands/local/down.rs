@@ -88,7 +88,8 @@ fn purge(app: &App, mesh: &Mesh) -> Result<(), Error> {
         return Ok(());
     }
     // Whatever is not the state of a mesh is not ours to delete.
-    if !mesh.dir.join("lock").exists() && !mesh.dir.join("kubeconfig").exists() {
+    // A mesh that could not start has left its log alone.
+    if ["lock", "kubeconfig", "supervisor.log"].iter().all(|file| !mesh.dir.join(file).exists()) {
         return Err(Error::failed(format!("{} is not the state of a mesh; it was left as it is", mesh.dir.display())));
     }
     std::fs::remove_dir_all(&mesh.dir)
