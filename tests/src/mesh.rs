@@ -105,11 +105,7 @@ impl Mesh {
     /// Deletes every route rule and destination policy.
     pub fn without_rules(&self) {
         for kind in ["route-rules", "destination-policies"] {
-            let listed = self.json(&["get", kind, "-n", "default", "-o", "json"]);
-            for item in listed["items"].as_array().into_iter().flatten() {
-                let name = item["metadata"]["name"].as_str().unwrap_or_default();
-                let _ = self.meshctl(&["delete", kind, name, "-n", "default", "--wait"]).ok();
-            }
+            let _ = self.meshctl(&["delete", kind, "--all", "-n", "default", "--ignore-not-found", "--wait"]).ok();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How meshes and their parts begin, end and come back.
 
 use std::io::Read as _;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +70,7 @@ fn processes_in(namespace: &Path) -> Vec<u32> {
 }
 
 fn kill(pid: u32) {
-    let _ = run(Command::new("kill").args(["-KILL", &pid.to_string()])).ok();
+    let _ = run(Command::new("sh").args(["-c", &format!("kill -KILL {pid}")])).ok();
 }
 
 /// Pages without a break while something happens; gives their number. None may fail.
@@ -173,7 +173,12 @@ pub(crate) fn two_meshes_live_side_by_side_and_a_killed_one_comes_back_with_its_
     assert!(status.code == 3 && status.stderr.contains("does not run"), "{status:?}");
     assert_eq!(reviews(mesh, 100, &[]).len(), 3, "the first mesh lives on");
 
+    // Its old port for clients of the API may have been taken meanwhile.
+    let taken = TcpListener::bind(&open[0]).expect("the port is free");
     second.up(&[]);
+    let (_, anew) = addresses(&second.json(&["local", "status", "-o", "json"]));
+    assert_ne!(anew[0], open[0]);
+    drop(taken);
     assert_eq!(reviews(&second, 100, &[]).keys().collect::<Vec<_>>(), [&"v3"], "the rule is in force again");
     let page = second.browser().get("/productpage", &[]).expect("the gateway answers");
     assert!(page.status == 200 && page.body.contains("color=\"red\""), "{}", page.body);
