@@ -32,7 +32,13 @@ fn as_said(pod: &Value) -> Value {
             }
         }
     }
-    json!({"labels": labels, "annotations": pod["metadata"]["annotations"], "spec": spec})
+    // Which lists were not there before: the server's volume for its token comes before the webhook.
+    let status = pod["metadata"]["annotations"][api::names::STATUS].as_str().unwrap_or("null");
+    let mut status: Value = serde_json::from_str(status).expect("the status is JSON");
+    if let Some(status) = status.as_object_mut() {
+        status.remove("created");
+    }
+    json!({"labels": labels, "status": status, "spec": spec})
 }
 
 fn app_and_version(pod: &Value) -> String {
