@@ -39,17 +39,17 @@ pub fn pick_other<'t>(
     let is_ejected = |endpoint: &Endpoint| may_be_ejected && endpoint.load.health.ejected_until(now).is_some();
     let ejected = candidates.iter().filter(|endpoint| is_ejected(endpoint)).count();
     let skips = ejected * 2 <= candidates.len();
-    let in_force = |tried: &[SocketAddr], endpoint: &Endpoint| {
-        !tried.contains(&endpoint.address) && !(skips && is_ejected(endpoint))
+    let is_left_out = |tried: &[SocketAddr], endpoint: &Endpoint| {
+        tried.contains(&endpoint.address) || (skips && is_ejected(endpoint))
     };
-    let count_of = |tried: &[SocketAddr]| candidates.iter().filter(|endpoint| in_force(tried, endpoint)).count();
+    let count_of = |tried: &[SocketAddr]| candidates.iter().filter(|endpoint| !is_left_out(tried, endpoint)).count();
     let (tried, count) = match count_of(tried) {
         0 => (&[][..], count_of(&[])),
         count => (tried, count),
     };
-    let others = || candidates.iter().filter(|endpoint| in_force(tried, endpoint));
+    let others = || candidates.iter().filter(|endpoint| !is_left_out(tried, endpoint));
     let turn = if lb == Lb::RoundRobin { endpoints.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
-    choose(count, |nth| others().nth(nth), lb, turn, |endpoint| endpoint.load.in_flight(), dice)
+    choose(count, |nth| others().nth(nth), (lb, turn), |endpoint| endpoint.load.in_flight(), dice)
 }
 
 /// Picks one of `candidates` at a turn of the round robin and by a view on the requests in flight.
@@ -62,14 +62,13 @@ pub fn pick_from<'t>(
     in_flight: impl Fn(&Endpoint) -> u32,
     dice: &mut impl Dice,
 ) -> Option<&'t Arc<Endpoint>> {
-    choose(candidates.len(), |nth| candidates.get(nth), lb, turn, in_flight, dice)
+    choose(candidates.len(), |nth| candidates.get(nth), (lb, turn), in_flight, dice)
 }
 
 fn choose<'t>(
     count: usize,
     at: impl Fn(usize) -> Option<&'t Arc<Endpoint>>,
-    lb: Lb,
-    turn: usize,
+    (lb, turn): (Lb, usize),
     in_flight: impl Fn(&Endpoint) -> u32,
     dice: &mut impl Dice,
 ) -> Option<&'t Arc<Endpoint>> {

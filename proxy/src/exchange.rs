@@ -124,20 +124,21 @@ impl<'e, 't> Exchange<'e, 't> {
     /// An exchange that has not begun.
     #[must_use]
     pub(crate) fn new(parts: Parts<'e, 't>) -> Self {
+        let Parts { down, up, response, deadline, clock, tries, client, request, limits, drain } = parts;
         Exchange {
-            written: parts.down.written,
-            down: parts.down,
-            up: parts.up,
-            response: parts.response,
-            deadline: parts.deadline,
-            clock: parts.clock,
-            tries: parts.tries,
+            written: down.written,
+            down,
+            up,
+            response,
+            deadline,
+            clock,
+            tries,
             moved: None,
-            client: parts.client,
-            limits: parts.limits,
-            drain: parts.drain,
+            client,
+            limits,
+            drain,
             closing: false,
-            request: parts.request,
+            request,
             request_state: Sending::Going,
             answer: Answer::Head { scan: Scan::default(), interim: 0 },
             answered: None,
