@@ -124,19 +124,34 @@ impl fmt::Debug for AccessLog {
 /// Appends text in quotes, with what could end the quotes or the line escaped, and no more than 1024 bytes of it.
 pub fn quoted(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
+    escaped(out, text);
+    out.push(b'"');
+}
+
+/// As [`quoted`], without the quotes.
+pub(crate) fn escaped(out: &mut Vec<u8>, text: &[u8]) {
+    let text = text.get(..MAX_QUOTED).unwrap_or(text);
     if text.is_empty() {
         out.push(b'-');
     }
-    for byte in text.iter().take(1024) {
+    let is_plain = |byte: u8| (0x20..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\');
+    // Nearly all text is plain: it is looked at as a whole, and copied as a whole.
+    if text.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
+        out.extend_from_slice(text);
+        return;
+    }
+    for &byte in text {
         match byte {
-            b'"' | b'\\' => out.extend([b'\\', *byte]),
-            0x20..0x7f => out.push(*byte),
+            b'"' | b'\\' => out.extend([b'\\', byte]),
+            byte if is_plain(byte) => out.push(byte),
             // Writing to a vector does not fail.
             _ => drop(write!(out, "\\x{byte:02x}")),
         }
     }
-    out.push(b'"');
 }
+
+/// Longer text is cut.
+const MAX_QUOTED: usize = 1024;
 
 #[cfg(test)]
 mod tests {

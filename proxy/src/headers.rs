@@ -125,16 +125,15 @@ fn write_field(out: &mut Vec<u8>, field: &Field, head: &[u8]) {
 #[must_use]
 pub fn new_request_id() -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    /// Where the digits of each byte stand.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let mut bits: u128 = rand::random();
     bits = (bits & !(0xf << 76)) | (4 << 76);
     bits = (bits & !(0x3 << 62)) | (2 << 62);
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (at, place) in text.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *place = HEX[((bits >> shift) & 0xf) as usize];
-        }
+    for (byte, at) in bits.to_be_bytes().into_iter().zip(PLACES) {
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 0xf)];
     }
     text
 }

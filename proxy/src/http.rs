@@ -4,6 +4,7 @@ mod connection;
 mod forward;
 mod plan;
 mod read;
+mod spare;
 
 use std::sync::Arc;
 
@@ -53,9 +54,10 @@ pub(crate) async fn serve(
     }
     loop {
         let next = match session.read_head().await {
-            Ok(Some(end)) => session.serve_request(end).await,
+            // In a box of its own, so that a connection without a request does not hold its memory.
+            Ok(Some(end)) => Box::pin(session.serve_request(end)).await,
             Ok(None) => return Ok(()),
-            Err(failure) => session.refuse_head(failure).await,
+            Err(failure) => Box::pin(session.refuse_head(failure)).await,
         };
         match next {
             Next::Request => {}
@@ -112,6 +114,7 @@ struct Session<'p> {
 impl Session<'_> {
     /// Serves the request whose head ends at `end`: decides, waits, and sends it on or answers it; then tells of it.
     async fn serve_request(&mut self, end: usize) -> Next {
+        self.wake();
         let mut report = Report::new(Instant::now());
         if let Err(why) = parse_request(self.conn.rx.filled(), end, &self.path.limits, &mut self.request) {
             return self.refuse_head(Failure::BadRequest(why)).await;

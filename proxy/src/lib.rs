@@ -30,6 +30,7 @@ pub mod snapshot;
 pub mod sockets;
 pub mod static_config;
 mod tcp;
+mod text;
 mod timer;
 mod upstream;
 pub mod xds;

@@ -39,7 +39,12 @@ pub(crate) async fn serve(
         return path.refuse(edge, &arrival, Failure::NoRoute("no filter chain is for this connection"));
     };
     match &chain.filter {
-        Filter::Http(http) => http::serve(path, Arc::clone(http), (edge, arrival), conn).await,
+        Filter::Http(http) => {
+            let http = Arc::clone(http);
+            // A connection may outlive many tables: it does not keep those that it began with.
+            drop(tables);
+            http::serve(path, http, (edge, arrival), conn).await
+        }
         Filter::Tcp(tcp) => Box::pin(tcp::serve(path, &tables, tcp, (edge, arrival), conn)).await,
     }
 }

@@ -5,16 +5,18 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use engine::tables::{Cluster, Endpoint};
 use tokio::time::Instant;
 
-use crate::access_log::quoted;
+use crate::access_log::{escaped, quoted};
 use crate::codec::{Kind as FieldKind, Request, Span};
 use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::metrics::{Kind, TcpSeries};
+use crate::text::{address, number, three_digits};
 use crate::upstream::{Arrival, Target};
 
 /// What the log says of a request's head, kept when the head itself has gone on. Used again for the next request.
@@ -147,7 +149,7 @@ impl Report {
         path.metrics.request(&kind, duration, self.request_bytes, self.response_bytes);
         if path.access_log.is_some() {
             let line =
-                Line { flag, duration_ms: duration.as_millis(), arrival, cluster: self.cluster.as_deref(), route };
+                Line { flag, duration_ms: milliseconds(duration), arrival, cluster: self.cluster.as_deref(), route };
             path.log(|out| self.write(out, note, &line));
         }
     }
@@ -158,26 +160,27 @@ impl Report {
         out.extend_from_slice(b" \"");
         out.extend_from_slice(method(note.method.of(text)));
         out.push(b' ');
-        let start = out.len();
-        quoted(out, note.path.of(text));
         // The quotes are around the request line as a whole.
-        out.remove(start);
-        out.pop();
+        escaped(out, note.path.of(text));
         let code = self.failure.map_or("-", Failure::code);
-        let upstream =
-            self.answered.map_or(-1, |at| i64::try_from(at.duration_since(self.begun).as_millis()).unwrap_or(-1));
-        let _ = write!(
-            out,
-            " {}\" {} {} {} {} {} {} {} ",
-            note.version,
-            self.status,
-            line.flag,
-            code,
-            self.request_bytes,
-            self.response_bytes,
-            line.duration_ms,
-            upstream
-        );
+        out.push(b' ');
+        out.extend_from_slice(note.version.as_bytes());
+        out.extend_from_slice(b"\" ");
+        number(out, self.status.into());
+        for word in [line.flag, code] {
+            out.push(b' ');
+            out.extend_from_slice(word.as_bytes());
+        }
+        for count in [self.request_bytes, self.response_bytes, line.duration_ms] {
+            out.push(b' ');
+            number(out, count);
+        }
+        out.push(b' ');
+        match self.answered {
+            Some(at) => number(out, milliseconds(at.duration_since(self.begun))),
+            None => out.extend_from_slice(b"-1"),
+        }
+        out.push(b' ');
         for part in [note.forwarded_for, note.agent, note.request_id, note.authority] {
             quoted(out, part.of(text));
             out.push(b' ');
@@ -196,7 +199,7 @@ pub(crate) struct Told<'a> {
 /// What a line says beside the request.
 struct Line<'a> {
     flag: &'static str,
-    duration_ms: u128,
+    duration_ms: u64,
     arrival: &'a Arrival,
     cluster: Option<&'a Cluster>,
     route: &'a str,
@@ -204,15 +207,25 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn write_end(&self, out: &mut Vec<u8>, upstream: Option<SocketAddr>) {
-        let Arrival { peer, destination, .. } = self.arrival;
-        let _ = match upstream {
-            Some(address) => write!(out, "\"{address}\" "),
-            None => write!(out, "\"-\" "),
-        };
-        let cluster = self.cluster.map_or("-", |cluster| cluster.spec.name.as_str());
-        let route = if self.route.is_empty() { "-" } else { self.route };
-        let _ = writeln!(out, "{cluster} {destination} {peer} {route}");
+        out.push(b'"');
+        match upstream {
+            Some(upstream) => address(out, upstream),
+            None => out.push(b'-'),
+        }
+        out.extend_from_slice(b"\" ");
+        out.extend_from_slice(self.cluster.map_or("-", |cluster| cluster.spec.name.as_str()).as_bytes());
+        for end in [self.arrival.destination, self.arrival.peer] {
+            out.push(b' ');
+            address(out, end);
+        }
+        out.push(b' ');
+        out.extend_from_slice(if self.route.is_empty() { "-" } else { self.route }.as_bytes());
+        out.push(b'\n');
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn method(method: &[u8]) -> &[u8] {
@@ -232,8 +245,11 @@ fn write_now(out: &mut Vec<u8>) {
             *second = now.as_second();
             *text = now.strftime("%Y-%m-%dT%H:%M:%S").to_string();
         }
-        // Writing to a vector does not fail.
-        let _ = write!(out, "[{text}.{:03}Z]", now.subsec_millisecond());
+        out.push(b'[');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'.');
+        three_digits(out, u16::try_from(now.subsec_millisecond()).unwrap_or_default());
+        out.extend_from_slice(b"Z]");
     });
 }
 
@@ -303,7 +319,7 @@ impl Drop for TcpReport<'_> {
         series.closed.fetch_add(1, Ordering::Relaxed);
         series.received.fetch_add(received, Ordering::Relaxed);
         series.sent.fetch_add(sent, Ordering::Relaxed);
-        let duration_ms = self.begun.elapsed().as_millis();
+        let duration_ms = milliseconds(self.begun.elapsed());
         let line = Line { flag, duration_ms, arrival: &self.arrival, cluster: Some(&self.cluster), route: "" };
         let code = self.failure.map_or("-", Failure::code);
         self.path.log(|out| {

@@ -1,5 +1,7 @@
 //! Leaving in order: stop accepting, finish what runs, and cut what is left at the deadline.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -9,6 +11,8 @@ use crate::tasks::Tasks;
 /// The state of leaving, shared by all who accept or serve. Clones are handles on the same state.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
+    /// What the token says, to be read for every request: a token takes a lock for that.
+    is_draining: Arc<AtomicBool>,
     draining: CancellationToken,
     cut: CancellationToken,
 }
@@ -32,11 +36,12 @@ impl Drain {
     /// Whether new work is refused.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
+        self.is_draining.load(Ordering::Acquire)
     }
 
     /// Begins to drain. Does nothing the second time.
     pub fn start(&self) {
+        self.is_draining.store(true, Ordering::Release);
         self.draining.cancel();
     }
 
@@ -50,7 +55,7 @@ impl Drain {
         self.cut.cancelled().await;
     }
 
-    /// The token behind [`Drain::started`], for APIs that want one.
+    /// The token behind [`Drain::started`], for APIs that want one to wait for; [`Drain::start`] is what cancels it.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         &self.draining

@@ -1,9 +1,8 @@
 //! Which bytes may stand where: one table, looked up once per byte.
 
 const TOKEN: u8 = 1;
-const VALUE: u8 = 2;
-const TARGET: u8 = 4;
-const HOST: u8 = 8;
+const TARGET: u8 = 2;
+const HOST: u8 = 4;
 
 const fn class(byte: u8) -> u8 {
     let mut class = 0;
@@ -18,9 +17,6 @@ const fn class(byte: u8) -> u8 {
     }
     if matches!(byte, b'-' | b'.' | b'_' | b'~') {
         class |= HOST;
-    }
-    if byte == b'\t' || (byte >= b' ' && byte != 0x7f) {
-        class |= VALUE;
     }
     if byte > b' ' && byte < 0x7f && byte != b'#' {
         class |= TARGET;
@@ -48,8 +44,10 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 }
 
 /// Whether the bytes may stand in a field's value: no control characters but the tab.
+///
+/// Values are long and nearly always good, so all bytes are looked at, many at a time.
 pub(super) fn is_value(bytes: &[u8]) -> bool {
-    all(bytes, VALUE)
+    bytes.iter().fold(true, |good, &byte| good & ((byte >= b' ') | (byte == b'\t')) & (byte != 0x7f))
 }
 
 /// Whether the bytes may stand in a request target: visible ASCII without `#`.

@@ -59,6 +59,7 @@ impl Session<'_> {
         let mut has_begun = false;
         if self.conn.rx.is_empty() {
             self.conn.park();
+            self.rest();
             let idle = self.http.idle_timeout.unwrap_or(self.path.idle_timeout);
             self.deadline.set(Instant::now(), Some(idle));
         }
