@@ -13,10 +13,13 @@ use ipnet::IpNet;
 
 use crate::problem::Location;
 
+mod index;
 mod order;
 mod resilience;
 
 pub use resilience::{CircuitBreaker, Outlier, Retries};
+
+pub use index::{About, ByService, Shared};
 
 /// Everything that decides what requests meet, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,15 +27,15 @@ pub struct Model {
     /// Settings of the mesh as a whole.
     pub mesh: Arc<Mesh>,
     /// Services by host name.
-    pub services: BTreeMap<Host, Arc<Service>>,
+    pub services: Shared<BTreeMap<Host, Arc<Service>>>,
     /// Endpoints of each service, sorted by address and port.
-    pub endpoints: BTreeMap<Host, Arc<[Endpoint]>>,
+    pub endpoints: Shared<BTreeMap<Host, Arc<[Endpoint]>>>,
     /// Route rules by key, in no order of precedence.
-    pub route_rules: BTreeMap<Key, Arc<RouteRule>>,
+    pub route_rules: Shared<ByService<RouteRule>>,
     /// Destination policies by key.
-    pub destination_policies: BTreeMap<Key, Arc<DestinationPolicy>>,
+    pub destination_policies: Shared<ByService<DestinationPolicy>>,
     /// Ingresses of the mesh's class, by key.
-    pub ingresses: BTreeMap<Key, Arc<Ingress>>,
+    pub ingresses: Shared<BTreeMap<Key, Arc<Ingress>>>,
 }
 
 /// Settings of the mesh as a whole.

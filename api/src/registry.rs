@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use crate::config::Meant;
 use crate::kubernetes::{EndpointSlice, Ingress, Metadata, Pod, Service};
-use crate::model::{Host, Key, Mesh, Model, Node, Origin, Role, Workload};
+use crate::model::{About, ByService, Host, Key, Mesh, Model, Node, Origin, Role, Shared, Workload};
 use crate::names::GROUP;
 use crate::object;
 use crate::problem::{Location, Problem, any_error};
@@ -268,13 +268,13 @@ impl Registry {
         let key = &id.key;
         let changed = match (id.resource, meant) {
             (Resource::RouteRule { .. }, Some(Meant::RouteRule(rule))) => {
-                put(&mut self.model.route_rules, key, Some(rule))
+                put_about(&mut self.model.route_rules, key, Some(rule))
             }
-            (Resource::RouteRule { .. }, _) => put(&mut self.model.route_rules, key, None),
+            (Resource::RouteRule { .. }, _) => put_about(&mut self.model.route_rules, key, None),
             (Resource::DestinationPolicy { .. }, Some(Meant::DestinationPolicy(policy))) => {
-                put(&mut self.model.destination_policies, key, Some(policy))
+                put_about(&mut self.model.destination_policies, key, Some(policy))
             }
-            (Resource::DestinationPolicy { .. }, _) => put(&mut self.model.destination_policies, key, None),
+            (Resource::DestinationPolicy { .. }, _) => put_about(&mut self.model.destination_policies, key, None),
             _ => false,
         };
         self.generation += u64::from(changed);
@@ -311,6 +311,27 @@ fn put<K: Ord + Clone, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: &K, val
             true
         }
     }
+}
+
+/// As [`put`], into what copies of the model share: it is not copied when nothing changes.
+fn put_shared<K: Ord + Clone, V: PartialEq>(
+    map: &mut Shared<BTreeMap<K, Arc<V>>>,
+    key: &K,
+    value: Option<V>,
+) -> bool {
+    map.get(key).map(|old| &**old) != value.as_ref() && put(map, key, value)
+}
+
+/// As [`put_shared`], where objects are found by their service too.
+fn put_about<V: About + PartialEq + Clone>(map: &mut Shared<ByService<V>>, key: &Key, value: Option<V>) -> bool {
+    if map.get(key).map(|old| &**old) == value.as_ref() {
+        return false;
+    }
+    match value {
+        None => map.remove(key),
+        Some(value) => map.insert(key.clone(), Arc::new(value)),
+    };
+    true
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use super::{Registry, protocol, put};
+use super::{Registry, protocol, put, put_shared};
 use crate::kubernetes::{Conditions, EndpointSlice, Pod, Service, SliceEndpoint};
 use crate::model::{self, Endpoint, Health, Host, Key, Labels, Port, Protocol, Resolution, Workload};
 use crate::names::PROXY_CONTAINER;
@@ -96,14 +96,18 @@ impl Registry {
         let host = self.host(key);
         let service = self.services.get(key).map(|service| meant(service, key, &host));
         let endpoints = service.as_ref().map(|service| self.endpoints(service));
-        let mut changed = put(&mut self.model.services, &host, service);
+        let mut changed = put_shared(&mut self.model.services, &host, service);
         match endpoints {
             Some(endpoints) if self.model.endpoints.get(&host).is_some_and(|old| **old == *endpoints) => {}
             Some(endpoints) => {
                 self.model.endpoints.insert(host, endpoints.into());
                 changed = true;
             }
-            None => changed |= self.model.endpoints.remove(&host).is_some(),
+            None if self.model.endpoints.contains_key(&host) => {
+                self.model.endpoints.remove(&host);
+                changed = true;
+            }
+            None => {}
         }
         self.generation += u64::from(changed);
     }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use super::{Id, Registry, Resource, put};
+use super::{Id, Registry, Resource, put_shared};
 use crate::kubernetes::{Backend, Ingress, Path, PathType, PortRef};
 use crate::model::{self, IngressPath, IngressRule, Key, Origin};
 use crate::problem::Problem;
@@ -40,7 +40,7 @@ impl Registry {
         let id = Id { resource: Resource::Ingress, key: key.clone() };
         let Some((ingress, origin)) = self.ingresses.get(key) else {
             self.problems.remove(&id);
-            let changed = put(&mut self.model.ingresses, key, None);
+            let changed = put_shared(&mut self.model.ingresses, key, None);
             self.generation += u64::from(changed);
             return;
         };
@@ -77,7 +77,7 @@ impl Registry {
         } else {
             self.problems.insert(id, problems);
         }
-        let changed = put(&mut self.model.ingresses, key, Some(meant));
+        let changed = put_shared(&mut self.model.ingresses, key, Some(meant));
         self.generation += u64::from(changed);
     }
 

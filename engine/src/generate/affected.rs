@@ -1,9 +1,10 @@
 //! Which resources a change touches.
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::model::{Action, Host, Model, RouteRule};
+use api::model::{About, Host, Model, RouteRule};
 
 /// What must be generated again after a change; everything else is the same as before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub fn affected(old: &Model, new: &Model) -> Affected {
             set.insert(host.clone());
         }
         // A rule of any service may send to this one by a port that was not there before.
-        for rule in new.route_rules.values().filter(|rule| targets(rule).any(|target| target == host)) {
+        for rule in new.route_rules.naming(host) {
             touched.routes.insert(rule.destination.clone());
         }
         touched.gateway = true;
@@ -49,8 +50,8 @@ pub fn affected(old: &Model, new: &Model) -> Affected {
     });
     changed(&old.route_rules, &new.route_rules, |_, rule: &Arc<RouteRule>| {
         touched.routes.insert(rule.destination.clone());
-        touched.clusters.extend(targets(rule).cloned());
-        touched.endpoints.extend(targets(rule).cloned());
+        touched.clusters.extend(rule.named().cloned());
+        touched.endpoints.extend(rule.named().cloned());
     });
     changed(&old.destination_policies, &new.destination_policies, |_, policy| {
         touched.clusters.insert(policy.destination.clone());
@@ -63,32 +64,34 @@ pub fn affected(old: &Model, new: &Model) -> Affected {
     touched
 }
 
-/// The services that a rule sends to.
-fn targets(rule: &RouteRule) -> impl Iterator<Item = &Host> {
-    let to = match &rule.action {
-        Action::Route { to, .. } => to.as_slice(),
-        Action::Redirect(_) => &[],
-    };
-    to.iter().map(|target| &target.host)
-}
-
-/// Calls `touch` with every value that is not the same in both maps: old and new.
+/// Calls `touch` with every value that is not the same in both maps: old and new. Both are in order, so one walk over
+/// them is enough, and values that were not touched are recognised by their address.
 fn changed<K: Ord, T: PartialEq + ?Sized>(
-    old: &std::collections::BTreeMap<K, Arc<T>>,
-    new: &std::collections::BTreeMap<K, Arc<T>>,
+    old: &BTreeMap<K, Arc<T>>,
+    new: &BTreeMap<K, Arc<T>>,
     mut touch: impl FnMut(&K, &Arc<T>),
 ) {
-    for (key, value) in new {
-        match old.get(key) {
-            Some(before) if Arc::ptr_eq(before, value) || before == value => {}
-            Some(before) => {
-                touch(key, before);
-                touch(key, value);
-            }
-            None => touch(key, value),
-        }
+    // Copies of a model share what was not touched.
+    if std::ptr::eq(old, new) {
+        return;
     }
-    for (key, value) in old.iter().filter(|(key, _)| !new.contains_key(key)) {
-        touch(key, value);
+    let (mut before, mut after) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (before.peek(), after.peek()) {
+            (Some((old, _)), Some((new, _))) => old.cmp(new),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return,
+        };
+        let was = before.next_if(|_| order.is_le());
+        let is = after.next_if(|_| order.is_ge());
+        if let (Some((_, was)), Some((_, is))) = (was, is)
+            && (Arc::ptr_eq(was, is) || was == is)
+        {
+            continue;
+        }
+        for (key, value) in was.into_iter().chain(is) {
+            touch(key, value);
+        }
     }
 }

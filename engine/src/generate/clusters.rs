@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::model::{Action, Balancing, Host, Labels, Model, Node, Protocol, Role, Service};
+use api::model::{Action, Balancing, Host, Labels, Model, Node, Protocol, Role, RouteRule, Service, Target};
 use prost::Message;
 
 use super::wire::{self, Meta};
@@ -63,12 +63,15 @@ pub fn cluster_names(model: &Model) -> BTreeSet<ClusterName> {
 #[must_use]
 pub fn cluster_names_of(model: &Model, host: &Host) -> BTreeSet<ClusterName> {
     let Some(service) = model.services.get(host) else { return BTreeSet::new() };
-    of_service(service, named_labels(model).filter(|(of, _)| *of == host).map(|(_, labels)| labels))
+    let by_rules = model.route_rules.naming(host).iter().flat_map(|rule| targets(rule));
+    let by_rules = by_rules.filter(|target| target.host == *host).map(|target| &target.labels);
+    let by_policies = model.destination_policies.about(host).iter().map(|policy| &policy.labels);
+    of_service(service, by_rules.chain(by_policies).filter(|labels| !labels.is_empty()))
 }
 
 /// Whether the clusters of a service differ by who asks.
 pub(super) fn depends_on_source(model: &Model, host: &Host) -> bool {
-    model.destination_policies.values().any(|policy| policy.destination == *host && policy.source.is_some())
+    model.destination_policies.about(host).iter().any(|policy| policy.source.is_some())
 }
 
 fn of_service<'m>(service: &Service, sets: impl Iterator<Item = &'m Labels>) -> BTreeSet<ClusterName> {
@@ -89,13 +92,18 @@ fn of_service<'m>(service: &Service, sets: impl Iterator<Item = &'m Labels>) -> 
 
 /// The label sets that rules and policies name, with the service that they are about.
 fn named_labels(model: &Model) -> impl Iterator<Item = (&Host, &Labels)> {
-    let targets = model.route_rules.values().filter_map(|rule| match &rule.action {
-        Action::Route { to, .. } => Some(to),
-        Action::Redirect(_) => None,
-    });
-    let by_rules = targets.flatten().map(|target| (&target.host, &target.labels));
+    let by_rules = model.route_rules.values().flat_map(|rule| targets(rule));
+    let by_rules = by_rules.map(|target| (&target.host, &target.labels));
     let by_policies = model.destination_policies.values().map(|policy| (&policy.destination, &policy.labels));
     by_rules.chain(by_policies).filter(|(_, labels)| !labels.is_empty())
+}
+
+/// Where a rule sends requests.
+fn targets(rule: &RouteRule) -> &[Target] {
+    match &rule.action {
+        Action::Route { to, .. } => to,
+        Action::Redirect(_) => &[],
+    }
 }
 
 fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> {

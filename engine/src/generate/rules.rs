@@ -21,7 +21,7 @@ pub fn rules_for<'m>(model: &'m Model, host: &Host, node: &Node) -> Vec<&'m Arc<
 /// those without, then by namespace and name.
 #[must_use]
 pub fn in_order<'m>(model: &'m Model, host: &Host) -> Vec<&'m Arc<RouteRule>> {
-    let mut rules: Vec<_> = model.route_rules.values().filter(|rule| rule.destination == *host).collect();
+    let mut rules: Vec<_> = model.route_rules.about(host).iter().collect();
     rules.sort_by_key(|rule| {
         let is_conditional = rule.source.is_some() || !rule.conditions.is_empty();
         (Reverse(rule.precedence), Reverse(is_conditional), &rule.key)
@@ -41,8 +41,8 @@ pub(super) fn policy_for<'m>(
 ) -> Option<&'m Arc<DestinationPolicy>> {
     model
         .destination_policies
-        .values()
-        .filter(|policy| policy.destination == *host)
+        .about(host)
+        .iter()
         .filter(|policy| policy.labels.is_empty() || policy.labels == *labels)
         .filter(|policy| policy.source.as_ref().is_none_or(|source| is_from(source, node)))
         .min_by_key(|policy| (policy.labels.is_empty(), policy.source.is_none(), &policy.key))
@@ -56,7 +56,7 @@ fn is_from(source: &Source, node: &Node) -> bool {
 
 /// Whether the rules about a service differ by who asks.
 pub(super) fn depends_on_source(model: &Model, host: &Host) -> bool {
-    model.route_rules.values().any(|rule| rule.destination == *host && rule.source.is_some())
+    model.route_rules.about(host).iter().any(|rule| rule.source.is_some())
 }
 
 /// Whether any rule differs by who asks.

@@ -49,9 +49,13 @@ impl Tables {
 
     /// Brings the tables from `old` to `new`, and says which names changed.
     pub fn update(&mut self, old: &Model, new: &Model, serial: u64) -> Changes {
-        let affected = generate::affected(old, new);
         let mut update = Update { tables: self, new, names: BTreeSet::new() };
-        if affected.everything || serial == 1 {
+        let affected = if serial == 1 {
+            Affected { everything: true, ..Affected::default() }
+        } else {
+            generate::affected(old, new)
+        };
+        if affected.everything {
             update.everything();
             return Changes { serial, names: Vec::new(), everything: true };
         }
