@@ -111,13 +111,18 @@ pub async fn pilots(cluster: &Cluster) -> Result<Vec<Pilot>, Error> {
     let pods = known("pods")?;
     let labels = format!("app={PILOT}");
     let selection = Selection { namespace: Some(SYSTEM_NAMESPACE), labels: Some(&labels), ..Selection::default() };
-    let list = cluster.list(&pods, &selection).await?;
+    // Asked for at once; the first that is missing in this order is what is told.
+    let (list, tls, token) = tokio::join!(
+        cluster.list(&pods, &selection),
+        tls(cluster),
+        cluster.token(SYSTEM_NAMESPACE, TOKEN_AUDIENCE)
+    );
+    let list = list?;
     let ready: Vec<String> = items(&list).filter(|pod| is_ready(pod)).map(|pod| name_of(pod).to_owned()).collect();
     if ready.is_empty() {
         return Err(no_pilot(cluster, &list));
     }
-    let tls = Arc::new(tls(cluster).await?);
-    let token = cluster.token(SYSTEM_NAMESPACE, TOKEN_AUDIENCE).await?;
+    let (tls, token) = (Arc::new(tls?), token?);
     let mut pilots = Vec::new();
     for pod in ready {
         let what = format!("Pilot (pod {pod})");

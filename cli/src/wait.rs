@@ -8,13 +8,14 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::App;
-use crate::cluster::Cluster;
 use crate::error::{Error, count};
-use crate::mesh::{self, Pilot};
+use crate::mesh::Pilot;
 use crate::resources::{Resource, name_of, namespace_of, version_of};
 
-/// How often Pilot is asked.
-const EVERY: Duration = Duration::from_millis(20);
+/// How long Pilot may hold back an answer until it is the last.
+const HELD: Duration = Duration::from_secs(1);
+/// Pause after an answer that was not the last.
+const PAUSE: Duration = Duration::from_millis(20);
 /// After this time progress is shown.
 const SILENT: Duration = Duration::from_secs(1);
 
@@ -109,21 +110,27 @@ impl Progress {
     }
 }
 
-/// Waits until every proxy concerned has applied all changes, and says so.
+/// Waits until every proxy concerned has applied all changes, and says so. `pilots` connects to those who know.
 ///
 /// # Errors
 /// When the time is over, naming those that lag; when a proxy refuses the change, with its words; when Pilot does not
 /// use the object or cannot be reached.
-pub async fn until_applied(app: &App, cluster: &Cluster, changes: &[Change], limit: Duration) -> Result<(), Error> {
+pub async fn until_applied(
+    app: &App,
+    pilots: impl Future<Output = Result<Vec<Pilot>, Error>>,
+    changes: &[Change],
+    limit: Duration,
+) -> Result<(), Error> {
     if changes.is_empty() {
         app.ui.say("nothing to wait for");
         return Ok(());
     }
     let started = Instant::now();
-    let mut pilots = mesh::pilots(cluster).await?;
+    let mut pilots = pilots.await?;
     let mut shown = String::new();
     loop {
-        let progress = ask(&mut pilots, changes).await?;
+        let held = limit.saturating_sub(started.elapsed()).min(HELD);
+        let progress = ask(&mut pilots, changes, held).await?;
         if let Some(problem) = progress.problems.first() {
             clear(app, &shown);
             return Err(Error::failed(problem.clone()));
@@ -146,18 +153,19 @@ pub async fn until_applied(app: &App, cluster: &Cluster, changes: &[Change], lim
         if started.elapsed() >= SILENT {
             show(app, &mut shown, &progress);
         }
-        sleep(EVERY).await;
+        sleep(PAUSE).await;
     }
 }
 
-async fn ask(pilots: &mut [Pilot], changes: &[Change]) -> Result<Progress, Error> {
+async fn ask(pilots: &mut [Pilot], changes: &[Change], held: Duration) -> Result<Progress, Error> {
     let mut progress = Progress { is_known: true, ..Progress::default() };
     for change in changes {
         // A proxy is connected to one Pilot, so counts add up over Pilots; over changes, the one that is furthest behind
         // counts.
         let mut one = Progress { is_known: true, ..Progress::default() };
         for pilot in &mut *pilots {
-            one.add(change, &pilot.connection.get(&change.question()).await?);
+            let question = format!("{}&timeout={:.3}", change.question(), held.as_secs_f64());
+            one.add(change, &pilot.connection.get(&question).await?);
         }
         progress.is_known &= one.is_known;
         progress.waiting.append(&mut one.waiting);

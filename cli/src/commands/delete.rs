@@ -11,7 +11,7 @@ use crate::args::{DryRun, FileArgs, WaitArgs, duration};
 use crate::cluster::{Cluster, Selection};
 use crate::discovery::Kinds;
 use crate::error::{Error, count};
-use crate::mesh::items;
+use crate::mesh::{self, items};
 use crate::objects;
 use crate::resources::{Resource, name_of, namespace_of};
 use crate::wait::{self, Change};
@@ -187,7 +187,7 @@ async fn delete(app: &App, cluster: &Cluster, args: &DeleteArgs, doomed: Vec<(Do
     }
     match args.timeout.or(args.wait.wait) {
         Some(limit) if args.wait.wait.is_some() && args.dry_run.is_none() => {
-            wait::until_applied(app, cluster, &changes, limit).await
+            wait::until_applied(app, mesh::pilots(cluster), &changes, limit).await
         }
         _ => Ok(()),
     }

@@ -13,6 +13,7 @@ use crate::cluster::Cluster;
 use crate::discovery;
 use crate::error::{Error, count};
 use crate::objects::{self, Object};
+use crate::mesh;
 use crate::output::Format;
 use crate::resources::{Resource, name_of, namespace_of, version_of};
 use crate::wait::{self, Change};
@@ -159,27 +160,41 @@ pub fn write(app: &App, verb: Verb, objects: Vec<Object>, options: &WriteOptions
     }
     app.block_on(async {
         let cluster = app.cluster_to_change().await?;
-        let planned = plan(app, &cluster, verb, objects).await?;
-        let mut answers = Vec::new();
-        let mut changes = Vec::new();
-        let dry_run = options.dry_run == Some(DryRun::Server);
-        for (i, planned) in planned.iter().enumerate() {
-            let (answer, done) =
-                send(&cluster, verb, planned, dry_run).await.map_err(|error| partly(error, planned, i))?;
-            if options.output == Format::Table {
-                app.ui.line(&done_line(&planned.resource, &answer, done, dry_run))?;
-            }
-            if planned.resource.is_mesh() && done != Done::Unchanged {
-                changes.push(Change::made(&planned.resource, &answer));
-            }
-            answers.push(answer);
-        }
-        show(app, &answers, &options.output)?;
-        match options.wait.wait {
-            Some(limit) if !dry_run => wait::until_applied(app, &cluster, &changes, limit).await,
-            _ => Ok(()),
-        }
+        let is_dry = options.dry_run == Some(DryRun::Server);
+        let Some(limit) = options.wait.wait.filter(|_| !is_dry) else {
+            return send_all(app, &cluster, verb, objects, options).await.map(drop);
+        };
+        // While the change is made, the connections are made that it is waited for on.
+        let pilots = async { Ok(mesh::pilots(&cluster).await) };
+        let (changes, pilots) = tokio::try_join!(send_all(app, &cluster, verb, objects, options), pilots)?;
+        wait::until_applied(app, std::future::ready(pilots), &changes, limit).await
     })
+}
+
+/// Writes objects, shows what became of them, and says which of them proxies are to follow.
+async fn send_all(
+    app: &App,
+    cluster: &Cluster,
+    verb: Verb,
+    objects: Vec<Object>,
+    options: &WriteOptions,
+) -> Result<Vec<Change>, Error> {
+    let planned = plan(app, cluster, verb, objects).await?;
+    let mut answers = Vec::new();
+    let mut changes = Vec::new();
+    let dry_run = options.dry_run == Some(DryRun::Server);
+    for (i, planned) in planned.iter().enumerate() {
+        let (answer, done) = send(cluster, verb, planned, dry_run).await.map_err(|error| partly(error, planned, i))?;
+        if options.output == Format::Table {
+            app.ui.line(&done_line(&planned.resource, &answer, done, dry_run))?;
+        }
+        if planned.resource.is_mesh() && done != Done::Unchanged {
+            changes.push(Change::made(&planned.resource, &answer));
+        }
+        answers.push(answer);
+    }
+    show(app, &answers, &options.output)?;
+    Ok(changes)
 }
 
 /// Finds out where every object goes and whether it may; reports all conflicts at once.
