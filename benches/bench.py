@@ -6,16 +6,18 @@ usage: benches/bench.py [hop] [mesh]       (both unless named)
   hop   CPU microseconds per request of the proxy processes alone, for one HTTP/1.1 hop from static resources: the
         scheduler's run time of all their threads, divided by the requests that the client counted. Interleaved
         rounds; median (min-max). One worker per proxy, proxies on the last core, client and backend on the first.
+        Then the memory of idle connections.
   mesh  time of `local up` to the first 200 through the gateway, time from a rule's creation until all proxies follow
         it, memory (PSS) and CPU of a sidecar at rest, start time of meshctl.
 
-Environment: PROFILE_DIR (target/release), ENVOY (target/envoy/bin/envoy), NGINX, WRK; SECS per round (2), ROUNDS (5).
+Environment: PROFILE_DIR (target/release), ENVOY (target/envoy/bin/envoy), NGINX, WRK; SECS per round (2), ROUNDS (5), IDLE connections (4000).
 Only ratios within one run mean anything: machines are shared."""
 import glob, json, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time, urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = os.environ.get("PROFILE_DIR", f"{ROOT}/target/release")
-SECS, ROUNDS = float(os.environ.get("SECS", "2")), int(os.environ.get("ROUNDS", "5"))
+SECS, ROUNDS = int(os.environ.get("SECS", "2")), int(os.environ.get("ROUNDS", "5"))
+IDLE = int(os.environ.get("IDLE", "4000"))
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 TMP = tempfile.mkdtemp(prefix="mesh-bench-")
 CPUS = sorted(os.sched_getaffinity(0))
@@ -84,7 +86,7 @@ def pss(pid):
 
 
 def wrk(program, port, connections):
-    out = subprocess.run([program, "-t1", f"-c{connections}", f"-d{SECS:g}s", f"http://127.0.0.1:{port}/"], capture_output=True, text=True,
+    out = subprocess.run([program, "-t1", f"-c{connections}", f"-d{SECS}s", f"http://127.0.0.1:{port}/"], capture_output=True, text=True,
                          preexec_fn=lambda: os.sched_setaffinity(0, LOAD_CPU)).stdout
     bad = re.search(r"Non-2xx.*|Socket errors.*", out)
     return int(re.search(r"(\d+) requests in", out)[1]), bad and bad[0]
@@ -139,12 +141,35 @@ http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {TM
                     print(f"  {name}: {bad}")
                 if round_ >= 0:
                     results.setdefault((case, name), []).append((run_time(pid) - before) / 1000 / max(1, count))
-    print(f"\nOne HTTP/1.1 hop, access log on, CPU us per request of the proxy alone ({ROUNDS} rounds of {SECS:g} s)")
+    print(f"\nOne HTTP/1.1 hop, access log on, CPU us per request of the proxy alone ({ROUNDS} rounds of {SECS} s)")
     print(f"  {'connections':>12} {'envoy':>26} {'mesh-proxy':>26} {'ratio':>7}   goal <= 0.6 at 64")
     for case in cases:
         a, b = results[(case, "envoy")], results[(case, "mesh-proxy")]
         print(f"  {case:>12} {spread(a):>26} {spread(b):>26} {statistics.median(b) / statistics.median(a):7.2f}")
+    idle(subjects)
     stop_all()
+
+
+def idle(subjects):
+    """What a connection costs that has done a request and rests."""
+    print(f"\nIdle connections ({IDLE}, each after one request), KiB PSS each")
+    for name, (port, pid) in subjects.items():
+        # The first few hundred fill pools and grow the heap; only what comes after them is counted.
+        held, sizes = [], []
+        for count in (IDLE // 4, IDLE):
+            while len(held) < count:
+                s = socket.create_connection(("127.0.0.1", port), 5)
+                s.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+                while b"the bench" not in s.recv(4096):
+                    pass
+                held.append(s)
+            time.sleep(1)
+            sizes.append(pss(pid))
+        each = (sizes[1] - sizes[0]) * 1024 / (IDLE - IDLE // 4)
+        goal = "" if name == "envoy" else "   goal <= 8"
+        print(f"  {name:>12} {each:8.1f}{goal}")
+        for s in held:
+            s.close()
 
 
 def meshctl(*args, **kw):
@@ -191,7 +216,8 @@ def mesh():
                 argv = open(path).read().split("\0")
             except OSError:
                 continue
-            if argv[0].endswith("mesh-proxy") and "sidecar" in argv:
+            # Those of other meshes on the machine were started from elsewhere, or are not ours to judge.
+            if argv[0] == f"{BIN}/mesh-proxy" and "sidecar" in argv:
                 pids.append(int(path.split("/")[2]))
         before = {pid: run_time(pid) for pid in pids}
         time.sleep(5)
