@@ -170,6 +170,7 @@ mod tests {
             action: Action::Route { to: to.iter().map(target).collect(), rewrite: None },
             fault: Fault::default(),
             timeout: None,
+            retries: None,
         };
         (key, rule.into())
     }
