@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    completion, create, delete, get, inject, install, local, proxy_config, proxy_status, validate, version, write,
+    completion, create, delete, diff, get, inject, install, local, proxy_config, proxy_status, validate, version, write,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -75,6 +75,8 @@ pub enum Command {
     Apply(write::ApplyArgs),
     /// Deletes objects by file, or by kind and name
     Delete(delete::DeleteArgs),
+    /// Shows what `apply` would change
+    Diff(diff::DiffArgs),
     /// Shows objects
     Get(get::GetArgs),
     /// Checks files without a mesh, and reports all problems at once

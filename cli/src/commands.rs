@@ -3,6 +3,7 @@
 pub mod completion;
 pub mod create;
 pub mod delete;
+pub mod diff;
 pub mod get;
 pub mod inject;
 pub mod install;
@@ -29,6 +30,7 @@ pub fn run(app: &App, command: Command) -> Result<(), Error> {
         Command::Replace(args) => write::replace(app, &args),
         Command::Apply(args) => write::apply(app, &args),
         Command::Delete(args) => delete::run(app, &args),
+        Command::Diff(args) => diff::run(app, &args),
         Command::Get(args) => get::run(app, &args),
         Command::Validate(args) => validate::run(app, &args),
         Command::KubeInject(args) => inject::run(app, &args),

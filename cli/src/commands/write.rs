@@ -319,7 +319,8 @@ pub async fn send(cluster: &Cluster, verb: Verb, planned: &Planned, dry_run: boo
 }
 
 /// The part of an object that users write; controllers change the rest meanwhile.
-fn written(object: &Value) -> Value {
+#[must_use]
+pub fn written(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(fields) = object.as_object_mut() {
         fields.remove("status");

@@ -131,3 +131,28 @@ fn without_a_control_plane_it_is_said_how_to_get_one() {
     assert_eq!(rules.code, 1, "{rules:?}");
     assert!(rules.stderr.contains("meshctl install"), "{rules:?}");
 }
+
+#[test]
+fn diff_shows_what_apply_would_change_and_changes_nothing() {
+    let server = Server::with_kinds();
+    let home = &server.home;
+    let new = home.run(&["diff", "-f", "rules.yaml"]);
+    assert_eq!(new.code, 1, "{new:?}");
+    line(&new.stdout, "+++ files: route-rule default/reviews-jason");
+    assert_eq!(home.run(&["get", "rr", "-o", "name"]).stdout, "", "nothing was written");
+    assert_eq!(home.run(&["apply", "-f", "rules.yaml"]).code, 0);
+    let same = home.run(&["diff", "-f", "rules.yaml"]);
+    assert_eq!((same.code, same.stdout.as_str()), (0, ""), "{same:?}");
+    assert!(same.stderr.contains("0 of 2 objects would change"), "{}", same.stderr);
+    let text = std::fs::read_to_string(home.path().join("rules.yaml")).expect("read");
+    std::fs::write(home.path().join("changed.yaml"), text.replace("precedence: 2", "precedence: 3")).expect("written");
+    let changed = home.run(&["diff", "-f", "changed.yaml"]);
+    assert_eq!(changed.code, 1, "{changed:?}");
+    line(&changed.stdout, "-  precedence: 2");
+    line(&changed.stdout, "+  precedence: 3");
+    let json = home.run(&["diff", "-f", "changed.yaml", "-o", "json"]);
+    let answer: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!((json.code, &answer["different"]), (1, &serde_json::Value::Bool(true)));
+    let changes: Vec<_> = answer["objects"].as_array().into_iter().flatten().map(|o| o["change"].clone()).collect();
+    assert_eq!(changes, ["none", "updated"]);
+}
