@@ -141,7 +141,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name_and_the_resources() {
         ("static_resources: { listenerz: [] }", "`listenerz` is not in force"),
         (&*listener("http", 0, "absent"), "route configuration `absent` is named but not in the file"),
         (
-            &*routes("r", "up").replace("cluster: up", "cluster: up, retry_policy: { retry_on: 5xx }"),
+            &*routes("r", "up").replace("cluster: up", "cluster: up, request_mirror_policies: [{ cluster: a }]"),
             "route configuration `r`: ",
         ),
     ] {

@@ -110,10 +110,10 @@ async fn a_resource_that_is_not_understood_is_refused_by_name_and_the_old_one_st
     first_configuration(&mut stream, upstream).await;
     let address = proxy.listens().await;
 
-    let unknown = routes("r", "a").replace("cluster: a", "cluster: a, retry_policy: { retry_on: 5xx }");
+    let unknown = routes("r", "a").replace("cluster: a", "cluster: a, request_mirror_policies: [{ cluster: a }]");
     let refusal = stream.exchange(Kind::Route, resources("2", &unknown), &[]).await.expect("it is refused");
     assert!(refusal.starts_with("r: "), "{refusal}");
-    assert!(refusal.contains("retry_policy"), "{refusal}");
+    assert!(refusal.contains("request_mirror_policies"), "{refusal}");
     assert!(get(address, "/").await.expect("the listener is open").ends_with("hello"));
 
     let mut mixed = resources("2", &cluster("b"));
