@@ -314,11 +314,7 @@ fn put<K: Ord + Clone, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: &K, val
 }
 
 /// As [`put`], into what copies of the model share: it is not copied when nothing changes.
-fn put_shared<K: Ord + Clone, V: PartialEq>(
-    map: &mut Shared<BTreeMap<K, Arc<V>>>,
-    key: &K,
-    value: Option<V>,
-) -> bool {
+fn put_shared<K: Ord + Clone, V: PartialEq>(map: &mut Shared<BTreeMap<K, Arc<V>>>, key: &K, value: Option<V>) -> bool {
     map.get(key).map(|old| &**old) != value.as_ref() && put(map, key, value)
 }
 

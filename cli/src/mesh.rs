@@ -112,11 +112,8 @@ pub async fn pilots(cluster: &Cluster) -> Result<Vec<Pilot>, Error> {
     let labels = format!("app={PILOT}");
     let selection = Selection { namespace: Some(SYSTEM_NAMESPACE), labels: Some(&labels), ..Selection::default() };
     // Asked for at once; the first that is missing in this order is what is told.
-    let (list, tls, token) = tokio::join!(
-        cluster.list(&pods, &selection),
-        tls(cluster),
-        cluster.token(SYSTEM_NAMESPACE, TOKEN_AUDIENCE)
-    );
+    let (list, tls, token) =
+        tokio::join!(cluster.list(&pods, &selection), tls(cluster), cluster.token(SYSTEM_NAMESPACE, TOKEN_AUDIENCE));
     let list = list?;
     let ready: Vec<String> = items(&list).filter(|pod| is_ready(pod)).map(|pod| name_of(pod).to_owned()).collect();
     if ready.is_empty() {

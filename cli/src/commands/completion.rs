@@ -2,7 +2,7 @@
 //!
 //! The script of a shell asks `meshctl` itself at each Tab, so that commands and flags are always those of the binary,
 //! and kinds, names, namespaces, pods and contexts those of the live mesh. A mesh that does not answer within
-//! [`PATIENCE`] completes to nothing.
+//! `PATIENCE` completes to nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
