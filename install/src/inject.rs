@@ -3,7 +3,7 @@
 //! What is added: the init container [`INIT_CONTAINER`] with the interception rules, the native sidecar
 //! [`PROXY_CONTAINER`] (an init container that restarts always, so that it starts before the application and ends
 //! after it), a volume with its token, and the annotation [`STATUS`], by which an injected pod is known again and can
-//! be brought back. What the pod's annotations ask for is in [`options`].
+//! be brought back. What the pod's annotations ask for is in `options`.
 
 use api::names::{CLASSIC_INJECT, INIT_CONTAINER, INJECT, PROXY_CONTAINER, STATUS, SYSTEM_NAMESPACE};
 use serde_json::{Map, Value, json};
