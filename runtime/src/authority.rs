@@ -1,5 +1,7 @@
 //! Certificates made at installation: a self-signed root that signs one serving certificate and is then forgotten.
 
+mod root;
+
 use std::time::Duration;
 
 use rcgen::{
@@ -7,6 +9,8 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SerialNumber,
 };
 use time::OffsetDateTime;
+
+pub use self::root::Root;
 
 /// A serving certificate with the root that signed it.
 #[derive(Clone)]
@@ -28,6 +32,9 @@ pub enum AuthorityError {
     /// A name is not a DNS name or address, or the like.
     #[error("the certificate cannot be made")]
     Make(#[source] rcgen::Error),
+    /// The result is no SVID.
+    #[error("what was made is no SVID")]
+    Svid(#[from] crate::svid::SvidError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,

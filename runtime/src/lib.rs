@@ -1,5 +1,5 @@
 //! What every daemon of the mesh needs to run: settings, owned tasks, drain, signals, logs, metrics, an admin server,
-//! TLS, and a last word when it fails.
+//! TLS, its own identity, and a last word when it fails.
 
 pub mod admin;
 #[cfg(feature = "authority")]
@@ -10,6 +10,7 @@ pub mod logging;
 pub mod metrics;
 pub mod settings;
 pub mod signals;
+pub mod svid;
 pub mod tasks;
 pub mod tls;
 pub mod version;
