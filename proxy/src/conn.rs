@@ -1,6 +1,7 @@
 //! One side's connection: a socket, what was read from it, and what is to be written to it.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -123,6 +124,11 @@ impl Conn {
         self.rx.fill(count);
         self.received += count as u64;
         Poll::Ready(Ok(count))
+    }
+
+    /// The address of this end.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.io.local_addr().ok()
     }
 
     /// Whether everything in `tx` has been written.

@@ -13,11 +13,11 @@ use runtime::metrics::Metrics;
 use runtime::tasks::TaskFailure;
 use runtime::{Drain, Tasks};
 
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, Format, FormatError};
 use crate::admin::{self, Admin};
 use crate::data::{self, DataPath};
 use crate::interception::{self, Intercepted};
-use crate::metrics::Identity;
+use crate::metrics::{self as path_metrics, Identity, PathMetrics};
 use crate::readiness::Readiness;
 use crate::settings::{Role, Settings};
 use crate::snapshot::Snapshots;
@@ -49,6 +49,9 @@ pub enum DaemonError {
         #[source]
         source: io::Error,
     },
+    /// The access log's format cannot be followed.
+    #[error("the format of the access log cannot be used")]
+    AccessLogFormat(#[from] FormatError),
     /// The file given with `--config` cannot be the configuration.
     #[error("the configuration cannot be used")]
     Static(#[from] StaticError),
@@ -94,8 +97,13 @@ impl Daemon {
         let (connections, background) = (Tasks::new(), Tasks::new());
         let metrics = Metrics::new("proxy");
         let path = data_path(&settings, mark, &snapshots, &drain)?;
-        metrics.register(|registry| registry.register_collector(Box::new(Arc::clone(path.metrics()))));
+        metrics.register(|registry| {
+            registry.register_collector(Box::new(Arc::clone(path.metrics())));
+            let (path, runtime) = (Arc::clone(&path), tokio::runtime::Handle::current());
+            registry.register_collector(Box::new(PathMetrics { path, runtime }));
+        });
         background.spawn_until_cancelled("sweep", Arc::clone(&path).sweep());
+        background.spawn_until_cancelled("peers", learn_peers(snapshots.clone(), Arc::clone(path.metrics())));
 
         let mut sockets =
             Sockets::new(snapshots.clone(), Arc::clone(&path), settings.role.clone(), connections.clone());
@@ -195,6 +203,21 @@ impl OwnPorts {
     }
 }
 
+/// Keeps up with who is where, some time after endpoints have changed, so that many changes are taken up together.
+async fn learn_peers(snapshots: Snapshots, metrics: Arc<path_metrics::Metrics>) {
+    let mut changes = snapshots.subscribe();
+    loop {
+        metrics.learn_peers();
+        tokio::time::sleep(PEERS).await;
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// How long newly connected workloads may stay unknown.
+const PEERS: Duration = Duration::from_millis(500);
+
 fn data_path(
     settings: &Settings,
     mark: Option<u32>,
@@ -208,18 +231,21 @@ fn data_path(
         app: workload.app.clone(),
         version: workload.version.clone(),
         principal: String::new(),
+        cluster: workload.cluster.clone(),
     };
-    let access_log = access_log(&settings.access_log)?;
-    let settings = data::Settings { mark, identity, access_log, ..data::Settings::default() };
+    let format = Format::new(settings.access_log_format.encoding, settings.access_log_format.source.as_deref())?;
+    let access_log = access_log(&settings.access_log, format)?;
+    let (tracing, max_series) = (settings.tracing, settings.max_series);
+    let settings = data::Settings { mark, identity, access_log, tracing, max_series, ..data::Settings::default() };
     Ok(DataPath::new(Arc::clone(snapshots.tables()), settings, drain.clone()))
 }
 
-fn access_log(path: &str) -> Result<Option<AccessLog>, DaemonError> {
+fn access_log(path: &str, format: Format) -> Result<Option<AccessLog>, DaemonError> {
     let opened = match path {
         "off" => return Ok(None),
-        "/dev/stdout" | "-" => AccessLog::to(io::stdout()),
-        "/dev/stderr" => AccessLog::to(io::stderr()),
-        path => AccessLog::open(Path::new(path)),
+        "/dev/stdout" | "-" => AccessLog::to(io::stdout(), format),
+        "/dev/stderr" => AccessLog::to(io::stderr(), format),
+        path => AccessLog::open(Path::new(path), format),
     };
     opened.map(Some).map_err(|source| DaemonError::AccessLog { path: path.to_owned(), source })
 }

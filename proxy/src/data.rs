@@ -19,10 +19,11 @@ use crate::connect::Connector;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::leave::until_cut;
-use crate::metrics::{Identity, Metrics};
+use crate::metrics::{Identity, MAX_SERIES, Metrics};
 use crate::origdst::{canonical, original_destination};
 use crate::pool::Pool;
 use crate::report::TcpReport;
+use crate::trace_context::Tracing;
 use crate::upstream::Arrival;
 use crate::{inbound, outbound};
 
@@ -35,6 +36,10 @@ pub struct Settings {
     pub identity: Identity,
     /// Where requests are logged; `None` is nowhere.
     pub access_log: Option<AccessLog>,
+    /// How traces begin and are told of.
+    pub tracing: Tracing,
+    /// Kinds of traffic that are counted apart.
+    pub max_series: usize,
     /// Bounds of heads.
     pub limits: Limits,
     /// How long a connection without a request is kept.
@@ -49,6 +54,8 @@ impl Default for Settings {
             mark: None,
             identity: Identity::default(),
             access_log: None,
+            tracing: Tracing::default(),
+            max_series: MAX_SERIES,
             limits: Limits::default(),
             idle_timeout: Duration::from_secs(3600),
             head_timeout: Duration::from_secs(10),
@@ -64,6 +71,7 @@ pub struct DataPath {
     pub(crate) pool: Pool,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) tracing: Tracing,
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,
     pub(crate) head_timeout: Duration,
@@ -80,8 +88,9 @@ impl DataPath {
         Arc::new(DataPath {
             connector: Connector { mark: settings.mark },
             pool: Pool::default(),
-            metrics: Metrics::new(settings.identity, Arc::clone(&tables)),
+            metrics: Metrics::new(settings.identity, Arc::clone(&tables), settings.max_series),
             access_log: settings.access_log,
+            tracing: settings.tracing,
             limits: settings.limits,
             idle_timeout: settings.idle_timeout,
             head_timeout: settings.head_timeout,
@@ -97,6 +106,12 @@ impl DataPath {
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The access log, if there is one.
+    #[must_use]
+    pub fn access_log(&self) -> Option<&AccessLog> {
+        self.access_log.as_ref()
     }
 
     /// Milliseconds since a moment before the first connection; never 0.
@@ -134,6 +149,7 @@ impl DataPath {
         socket: TcpListener,
         tasks: Tasks,
     ) -> io::Result<()> {
+        let accepting = self.metrics.listeners.of(&name);
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -154,8 +170,11 @@ impl DataPath {
                 tracing::debug!(listener = name, "a connection is closed: the listener does not exist");
                 continue;
             };
-            let path = Arc::clone(&self);
-            tasks.spawn("connection", async move { path.serve_connection(edge, &listener, stream).await });
+            let (path, open) = (Arc::clone(&self), accepting.begin());
+            tasks.spawn("connection", async move {
+                path.serve_connection(edge, &listener, stream).await;
+                drop(open);
+            });
         }
     }
 
@@ -192,7 +211,8 @@ impl DataPath {
             Ok((socket.peer_addr()?, local, destination))
         };
         let (peer, local, destination) = read().map_err(|_| Failure::DownstreamClosed)?;
-        Ok(Arrival { peer: canonical(peer), local: canonical(local), destination })
+        let peer = canonical(peer);
+        Ok(Arrival { peer, local: canonical(local), destination, source: self.metrics.peers.at(peer.ip()) })
     }
 }
 

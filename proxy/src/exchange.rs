@@ -14,6 +14,7 @@ use crate::conn::Conn;
 use crate::failure::Failure;
 use crate::headers::{ResponseChanges, write_response};
 use crate::pump::{Framing, Pump, PumpError};
+use crate::report::{Http1, Note};
 use crate::retry::{Clock, Lost, Tries};
 use crate::timer::Deadline;
 
@@ -69,6 +70,7 @@ pub(crate) struct Exchange<'e, 't> {
     client: Client,
     limits: &'e Limits,
     drain: &'e Drain,
+    note: &'e mut Note,
     closing: bool,
     moved: Option<u64>,
     request: &'e mut Pump,
@@ -118,13 +120,15 @@ pub(crate) struct Parts<'e, 't> {
     pub(crate) limits: &'e Limits,
     /// Whether the proxy is leaving.
     pub(crate) drain: &'e Drain,
+    /// Where the response's head is noted for the log.
+    pub(crate) note: &'e mut Note,
 }
 
 impl<'e, 't> Exchange<'e, 't> {
     /// An exchange that has not begun.
     #[must_use]
     pub(crate) fn new(parts: Parts<'e, 't>) -> Self {
-        let Parts { down, up, response, deadline, clock, tries, client, request, limits, drain } = parts;
+        let Parts { down, up, response, deadline, clock, tries, client, request, limits, drain, note } = parts;
         Exchange {
             written: down.written,
             down,
@@ -137,6 +141,7 @@ impl<'e, 't> Exchange<'e, 't> {
             client,
             limits,
             drain,
+            note,
             closing: false,
             request,
             request_state: Sending::Going,
@@ -273,6 +278,7 @@ impl<'e, 't> Exchange<'e, 't> {
         self.keeps_upstream = self.response.keep_alive && !matches!(body, Body::UntilClose);
         let changes = ResponseChanges { version: self.client.version, chunked, close };
         write_response(&mut self.down.tx, self.response, self.up.rx.filled(), changes);
+        self.note.take_response(&Http1(&*self.response, self.up.rx.filled()));
         self.up.rx.consume(end);
         self.answered = Some(Instant::now());
         self.answer = Answer::Body(Pump::new(body, if chunked { Framing::Chunked } else { Framing::Raw }));

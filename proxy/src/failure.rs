@@ -179,6 +179,36 @@ impl Failure {
     }
 }
 
+/// Envoy's name of a response flag; empty for none.
+#[must_use]
+pub fn long_flag(flag: &str) -> &'static str {
+    match flag {
+        "NR" => "NoRouteFound",
+        "NC" => "NoClusterFound",
+        "UH" => "NoHealthyUpstream",
+        "UO" => "UpstreamOverflow",
+        "UF" => "UpstreamConnectionFailure",
+        "UC" => "UpstreamConnectionTermination",
+        "UR" => "UpstreamRemoteReset",
+        "LR" => "LocalReset",
+        "UPE" => "UpstreamProtocolError",
+        "UT" => "UpstreamRequestTimeout",
+        "URX" => "UpstreamRetryLimitExceeded",
+        "UMSDR" => "UpstreamMaxStreamDurationReached",
+        "FI" => "FaultInjected",
+        "DI" => "DelayInjected",
+        "DPE" => "DownstreamProtocolError",
+        "SI" => "StreamIdleTimeout",
+        "DC" => "DownstreamConnectionTermination",
+        "DR" => "DownstreamRemoteReset",
+        "DT" => "DurationTimeout",
+        "OM" => "OverloadManagerTerminated",
+        "RL" => "RateLimited",
+        "UAEX" => "UnauthorizedExternalService",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use crate::codec::{Field, Kind, Request, Response, Version};
+use crate::trace_context::{TraceContext, TraceField};
 
 /// Where a request comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,13 +28,15 @@ pub struct RequestChanges<'a> {
     pub edge: Edge,
     /// Who sent it.
     pub peer: IpAddr,
-    /// The id to give it; `None` if it has one, or gets none.
+    /// The id to give it; `None` if it keeps its own, or gets none.
     pub request_id: Option<&'a [u8]>,
+    /// Its place in a trace; `None` leaves what it came with.
+    pub trace: Option<&'a TraceContext>,
 }
 
 /// Appends the head of a request as it goes to the upstream.
 pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes: &RequestChanges<'_>) {
-    let RequestChanges { path, authority, edge, peer, request_id } = changes;
+    let RequestChanges { path, authority, edge, peer, request_id, trace } = changes;
     for part in [request.method.of(head), b" ", path, b" HTTP/1.1\r\nHost: ", authority, b"\r\n"] {
         out.extend_from_slice(part);
     }
@@ -42,6 +45,9 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes:
         let stays = match field.kind {
             Kind::Host | Kind::Internal => false,
             Kind::ForwardedFor | Kind::ForwardedProto => !at_gateway,
+            Kind::RequestId => request_id.is_none(),
+            Kind::Trace(TraceField::State) => trace.is_none_or(TraceContext::keeps_state),
+            Kind::Trace(_) => trace.is_none(),
             kind => !kind.is_hop(),
         };
         if stays && !field.is_nominated {
@@ -64,6 +70,13 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes:
         for part in [&b"X-Request-Id: "[..], id, b"\r\n"] {
             out.extend_from_slice(part);
         }
+    }
+    if let Some(trace) = trace {
+        trace.write(|name, value| {
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        });
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -121,6 +134,17 @@ fn write_field(out: &mut Vec<u8>, field: &Field, head: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether a request at a gateway comes from outside, as Envoy decides it: its caller has no private address, or speaks
+/// for another. What such a request says of itself is not trusted.
+#[must_use]
+pub fn is_external(peer: IpAddr, is_forwarded: bool) -> bool {
+    let is_private = match peer.to_canonical() {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback(),
+    };
+    is_forwarded || !is_private
+}
+
 /// A new request id: a random UUID.
 #[must_use]
 pub fn new_request_id() -> [u8; 36] {
@@ -149,7 +173,7 @@ mod tests {
         parse_request(text.as_bytes(), end, &limits, &mut request).expect("valid");
         let mut out = Vec::new();
         let peer = IpAddr::from([10, 0, 0, 9]);
-        let changes = RequestChanges { path: b"/to", authority: b"b", edge, peer, request_id };
+        let changes = RequestChanges { path: b"/to", authority: b"b", edge, peer, request_id, trace: None };
         write_request(&mut out, &request, text.as_bytes(), &changes);
         String::from_utf8(out).expect("text")
     }

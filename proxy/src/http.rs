@@ -17,7 +17,7 @@ use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::reply::{self, Manner};
-use crate::report::{Note, Report, Told};
+use crate::report::{Head as _, Http1, Note, Report, Told};
 use crate::tcp;
 use crate::timer::Deadline;
 use crate::upstream::Arrival;
@@ -119,7 +119,9 @@ impl Session<'_> {
         if let Err(why) = parse_request(self.conn.rx.filled(), end, &self.path.limits, &mut self.request) {
             return self.refuse_head(Failure::BadRequest(why)).await;
         }
-        self.note.take(&self.request, self.conn.rx.filled());
+        let head = Http1(&self.request, self.conn.rx.filled());
+        let trace = self.path.tracing.context(&head.trace(), rand::random);
+        self.note.take(&head, self.path.access_log.as_ref(), trace);
         let tables = self.path.tables.load_full();
         let http = Arc::clone(&self.http);
         let decided = self.decide(&tables, &http);
@@ -193,7 +195,7 @@ impl Session<'_> {
         let mut report = Report::new(Instant::now());
         report.failure = Some(failure);
         report.status = failure.status();
-        self.note.clear();
+        self.note.take_nothing(self.path.access_log.as_ref());
         report.tell(&self.told(), &self.note, "");
         if report.status == 0 {
             return Next::Close;

@@ -19,6 +19,7 @@ mod leave;
 pub mod metrics;
 mod origdst;
 mod outbound;
+pub mod peers;
 mod pool;
 mod pump;
 pub mod readiness;
@@ -32,6 +33,7 @@ pub mod static_config;
 mod tcp;
 mod text;
 mod timer;
+pub mod trace_context;
 mod upstream;
 pub mod xds;
 

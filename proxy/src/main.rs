@@ -110,6 +110,9 @@ fn explain(error: DaemonError) -> Failure {
     let hint = match &error {
         DaemonError::Intercepted(_) => "give it CAP_NET_RAW, or run it as user 1337 as the interception rules expect",
         DaemonError::Port { .. } => "stop what listens there, or choose another port with --admin-port and the like",
+        DaemonError::AccessLogFormat(_) => {
+            "docs/observability.md lists the operators; without MESH_ACCESS_LOG_FORMAT the default is used"
+        }
         DaemonError::AccessLog { .. } => "set MESH_ACCESS_LOG to a file that can be written, or to off",
         DaemonError::Static(_) | DaemonError::Task(_) => return Failure::new(error),
     };

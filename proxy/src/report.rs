@@ -1,84 +1,24 @@
 //! What is told of a request or connection after it: counters and a line of the log.
 
+mod note;
+
 use std::cell::RefCell;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use engine::tables::{Cluster, Endpoint};
 use tokio::time::Instant;
 
-use crate::access_log::{escaped, quoted};
-use crate::codec::{Kind as FieldKind, Request, Span};
+use crate::access_log::Entry;
 use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::headers::Edge;
-use crate::metrics::{Kind, TcpSeries};
-use crate::text::{address, number, three_digits};
+use crate::metrics::{Counted, Kind, Protocol, TcpSeries};
+use crate::peers::PeerId;
 use crate::upstream::{Arrival, Target};
 
-/// What the log says of a request's head, kept when the head itself has gone on. Used again for the next request.
-#[derive(Debug, Default)]
-pub(crate) struct Note {
-    text: Vec<u8>,
-    method: Span,
-    path: Span,
-    authority: Span,
-    agent: Span,
-    forwarded_for: Span,
-    request_id: Span,
-    version: &'static str,
-}
-
-impl Note {
-    /// Takes down what the log says of a head.
-    pub(crate) fn take(&mut self, request: &Request, head: &[u8]) {
-        self.text.clear();
-        self.version = request.version.as_str();
-        let value = |kind| request.field(kind).map(|field| field.value.of(head)).unwrap_or_default();
-        self.method = self.keep(request.method.of(head));
-        self.path = self.keep(request.path(head));
-        self.authority = self.keep(request.host.map(|host| host.of(head)).unwrap_or_default());
-        self.agent = self.keep(value(FieldKind::UserAgent));
-        self.forwarded_for = self.keep(value(FieldKind::ForwardedFor));
-        self.request_id = self.keep(value(FieldKind::RequestId));
-    }
-
-    /// Takes down an id that the request was given.
-    pub(crate) fn take_request_id(&mut self, id: &[u8]) {
-        self.request_id = self.keep(id);
-    }
-
-    /// Whether the client asked with HEAD.
-    #[must_use]
-    pub(crate) fn is_head(&self) -> bool {
-        self.method.of(&self.text) == b"HEAD"
-    }
-
-    /// Whether doing it twice is the same as once.
-    #[must_use]
-    pub(crate) fn is_idempotent(&self) -> bool {
-        matches!(self.method.of(&self.text), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
-    }
-
-    /// Takes down that no head could be read.
-    pub(crate) fn clear(&mut self) {
-        *self = Note { text: std::mem::take(&mut self.text), version: "-", ..Note::default() };
-        self.text.clear();
-    }
-
-    fn keep(&mut self, value: &[u8]) -> Span {
-        let start = self.text.len();
-        self.text.extend_from_slice(value);
-        // Both are below the limit of a head.
-        Span {
-            start: u32::try_from(start).unwrap_or(u32::MAX),
-            end: u32::try_from(self.text.len()).unwrap_or(u32::MAX),
-        }
-    }
-}
+pub(crate) use self::note::{Head, Http1, Note};
 
 /// What happened to one request.
 #[derive(Debug)]
@@ -103,6 +43,23 @@ pub(crate) struct Report {
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// The place it went to.
     pub(crate) target: Option<Target>,
+    /// The proxy's own address on the connection to it, if lines of the log tell it.
+    pub(crate) upstream_local: Option<SocketAddr>,
+    /// Endpoints that it was sent to, or was to be.
+    pub(crate) attempts: u32,
+    /// What a call of gRPC has beside its bytes.
+    pub(crate) grpc: Option<Grpc>,
+}
+
+/// What is told of a call of gRPC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Grpc {
+    /// Its status; `None` if the answer ended without.
+    pub(crate) status: Option<u8>,
+    /// Messages from the client.
+    pub(crate) request_messages: u64,
+    /// Messages to it.
+    pub(crate) response_messages: u64,
 }
 
 impl Report {
@@ -120,6 +77,9 @@ impl Report {
             response_bytes: 0,
             cluster: None,
             target: None,
+            upstream_local: None,
+            attempts: 0,
+            grpc: None,
         }
     }
 
@@ -127,11 +87,10 @@ impl Report {
         self.target.as_ref().and_then(|target| target.endpoint.as_ref())
     }
 
-    /// Tells it, after the response.
+    /// Tells it, after the response: adds to counters, and hands a line to the log's thread. Nothing is waited for.
     pub(crate) fn tell(&self, told: &Told<'_>, note: &Note, route: &str) {
         let Told { path, edge, arrival } = *told;
-        let ended = Instant::now();
-        let duration = ended.duration_since(self.begun);
+        let duration = Instant::now().duration_since(self.begun);
         let flag = match self.failure {
             Some(failure) if self.is_retry_exceeded => failure.flag_after_retries(),
             Some(failure) => failure.flag(),
@@ -141,52 +100,46 @@ impl Report {
         };
         let kind = Kind {
             edge,
+            source: source(edge, arrival),
             cluster: self.cluster.as_ref().map(|cluster| &cluster.spec),
             endpoint: self.endpoint(),
+            protocol: self.grpc.map_or(Protocol::Http, |grpc| Protocol::Grpc(grpc.status)),
             status: self.status,
             flag,
         };
-        path.metrics.request(&kind, duration, self.request_bytes, self.response_bytes);
-        if path.access_log.is_some() {
-            let line =
-                Line { flag, duration_ms: milliseconds(duration), arrival, cluster: self.cluster.as_deref(), route };
-            path.log(|out| self.write(out, note, &line));
-        }
+        let grpc = self.grpc.unwrap_or_default();
+        path.metrics.request(
+            &kind,
+            &Counted {
+                duration,
+                bytes: (self.request_bytes, self.response_bytes),
+                messages: (grpc.request_messages, grpc.response_messages),
+            },
+        );
+        let entry = Entry {
+            note,
+            duration,
+            answered: self.answered.map(|at| at.duration_since(self.begun)),
+            status: self.status,
+            flag,
+            failure: self.failure,
+            bytes: (self.request_bytes, self.response_bytes),
+            arrival,
+            cluster: self.cluster.as_ref().map_or("", |cluster| cluster.spec.name.as_str()),
+            upstream: self.target.as_ref().map(|target| target.address),
+            upstream_local: self.upstream_local,
+            attempts: self.attempts,
+            route,
+            server_name: "",
+            grpc_status: grpc.status,
+        };
+        path.log(&entry);
     }
+}
 
-    fn write(&self, out: &mut Vec<u8>, note: &Note, line: &Line<'_>) {
-        let text = &note.text;
-        write_now(out);
-        out.extend_from_slice(b" \"");
-        out.extend_from_slice(method(note.method.of(text)));
-        out.push(b' ');
-        // The quotes are around the request line as a whole.
-        escaped(out, note.path.of(text));
-        let code = self.failure.map_or("-", Failure::code);
-        out.push(b' ');
-        out.extend_from_slice(note.version.as_bytes());
-        out.extend_from_slice(b"\" ");
-        number(out, self.status.into());
-        for word in [line.flag, code] {
-            out.push(b' ');
-            out.extend_from_slice(word.as_bytes());
-        }
-        for count in [self.request_bytes, self.response_bytes, line.duration_ms] {
-            out.push(b' ');
-            number(out, count);
-        }
-        out.push(b' ');
-        match self.answered {
-            Some(at) => number(out, milliseconds(at.duration_since(self.begun))),
-            None => out.extend_from_slice(b"-1"),
-        }
-        out.push(b' ');
-        for part in [note.forwarded_for, note.agent, note.request_id, note.authority] {
-            quoted(out, part.of(text));
-            out.push(b' ');
-        }
-        line.write_end(out, self.target.as_ref().map(|target| target.address));
-    }
+/// Who sent it, where that is somebody else than the proxy's own application.
+fn source(edge: Edge, arrival: &Arrival) -> PeerId {
+    if edge == Edge::Inbound { arrival.source } else { PeerId::default() }
 }
 
 /// Who tells it, of whom.
@@ -194,63 +147,6 @@ pub(crate) struct Told<'a> {
     pub(crate) path: &'a DataPath,
     pub(crate) edge: Edge,
     pub(crate) arrival: &'a Arrival,
-}
-
-/// What a line says beside the request.
-struct Line<'a> {
-    flag: &'static str,
-    duration_ms: u64,
-    arrival: &'a Arrival,
-    cluster: Option<&'a Cluster>,
-    route: &'a str,
-}
-
-impl Line<'_> {
-    fn write_end(&self, out: &mut Vec<u8>, upstream: Option<SocketAddr>) {
-        out.push(b'"');
-        match upstream {
-            Some(upstream) => address(out, upstream),
-            None => out.push(b'-'),
-        }
-        out.extend_from_slice(b"\" ");
-        out.extend_from_slice(self.cluster.map_or("-", |cluster| cluster.spec.name.as_str()).as_bytes());
-        for end in [self.arrival.destination, self.arrival.peer] {
-            out.push(b' ');
-            address(out, end);
-        }
-        out.push(b' ');
-        out.extend_from_slice(if self.route.is_empty() { "-" } else { self.route }.as_bytes());
-        out.push(b'\n');
-    }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn method(method: &[u8]) -> &[u8] {
-    if method.is_empty() { b"-" } else { method }
-}
-
-thread_local! {
-    /// The second that was written last, and its text.
-    static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
-}
-
-/// Appends the time of day in UTC, to the millisecond. The text of a second is made once.
-fn write_now(out: &mut Vec<u8>) {
-    let now = jiff::Timestamp::now();
-    SECOND.with_borrow_mut(|(second, text)| {
-        if *second != now.as_second() {
-            *second = now.as_second();
-            *text = now.strftime("%Y-%m-%dT%H:%M:%S").to_string();
-        }
-        out.push(b'[');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'.');
-        three_digits(out, u16::try_from(now.subsec_millisecond()).unwrap_or_default());
-        out.extend_from_slice(b"Z]");
-    });
 }
 
 /// What happened to one opaque connection; told when it is dropped.
@@ -300,34 +196,61 @@ impl<'p> TcpReport<'p> {
 
     fn find(&self, flag: &'static str) -> Arc<TcpSeries> {
         let endpoint = self.target.as_ref().and_then(|target| target.endpoint.as_ref());
-        let kind = Kind { edge: self.edge, cluster: Some(&self.cluster.spec), endpoint, status: 0, flag };
+        let kind = Kind {
+            edge: self.edge,
+            source: source(self.edge, &self.arrival),
+            cluster: Some(&self.cluster.spec),
+            endpoint,
+            protocol: Protocol::Tcp,
+            status: 0,
+            flag,
+        };
         self.path.metrics.tcp_series(&kind)
+    }
+
+    /// So many bytes have come from the caller and gone to it so far: what is new of them is counted, as a connection
+    /// may last for days.
+    pub(crate) fn moved(&mut self, received: u64, sent: u64) {
+        if let Some(series) = &self.series {
+            let (received_before, sent_before) = std::mem::replace(&mut self.bytes, (received, sent));
+            series.received.fetch_add(received - received_before, Ordering::Relaxed);
+            series.sent.fetch_add(sent - sent_before, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for TcpReport<'_> {
     fn drop(&mut self) {
         let flag = self.failure.map_or("-", Failure::flag);
-        let (received, sent) = self.bytes;
-        let series = match (&self.series, flag) {
-            (Some(series), "-") => Arc::clone(series),
+        let closing = match &self.series {
+            Some(series) if flag == "-" => Arc::clone(series),
             _ => self.find(flag),
         };
         if self.series.is_none() {
-            series.opened.fetch_add(1, Ordering::Relaxed);
+            closing.opened.fetch_add(1, Ordering::Relaxed);
         }
-        series.closed.fetch_add(1, Ordering::Relaxed);
-        series.received.fetch_add(received, Ordering::Relaxed);
-        series.sent.fetch_add(sent, Ordering::Relaxed);
-        let duration_ms = milliseconds(self.begun.elapsed());
-        let line = Line { flag, duration_ms, arrival: &self.arrival, cluster: Some(&self.cluster), route: "" };
-        let code = self.failure.map_or("-", Failure::code);
-        self.path.log(|out| {
-            write_now(out);
-            let _ = write!(out, " \"- - -\" 0 {flag} {code} {received} {sent} {duration_ms} -1 ");
-            out.extend_from_slice(br#""-" "-" "-" "-" "#);
-            line.write_end(out, self.target.as_ref().map(|target| target.address));
-        });
+        closing.closed.fetch_add(1, Ordering::Relaxed);
+        let Some(log) = &self.path.access_log else { return };
+        let mut note = Note::default();
+        note.take_nothing(Some(log));
+        let entry = Entry {
+            note: &note,
+            duration: self.begun.elapsed(),
+            answered: None,
+            status: 0,
+            flag,
+            failure: self.failure,
+            bytes: self.bytes,
+            arrival: &self.arrival,
+            cluster: self.cluster.spec.name.as_str(),
+            upstream: self.target.as_ref().map(|target| target.address),
+            upstream_local: None,
+            attempts: u32::from(self.target.is_some()),
+            route: "",
+            server_name: "",
+            grpc_status: None,
+        };
+        self.path.log(&entry);
     }
 }
 
@@ -336,15 +259,13 @@ thread_local! {
 }
 
 impl DataPath {
-    /// Writes a line of the access log, if there is one.
-    pub(crate) fn log(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(log) = &self.access_log else { return };
+    /// Hands a line to the access log, if there is one.
+    fn log(&self, entry: &Entry<'_>) {
+        let (Some(log), Some(format)) = (&self.access_log, entry.note.format()) else { return };
         LINE.with_borrow_mut(|line| {
             line.clear();
-            write(line);
-            if !log.line(line) {
-                self.metrics.dropped_log_lines.fetch_add(1, Ordering::Relaxed);
-            }
+            entry.write(format, line);
+            log.line(line);
         });
     }
 }

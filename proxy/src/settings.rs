@@ -1,12 +1,17 @@
 //! What the proxy is told from outside: environment and flags, read once at start.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use api::names::{DEFAULT_DOMAIN, PILOT, PROXY_DIR, SYSTEM_NAMESPACE, pilot_port, proxy_port};
 use runtime::logging::Format;
 use runtime::settings::{Env, SettingError};
+
+use crate::access_log::Encoding;
+use crate::metrics::MAX_SERIES;
+use crate::trace_context::Tracing;
 
 /// What the proxy is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,12 +51,27 @@ pub struct Settings {
     pub drain: Duration,
     /// Where requests are logged: a path, or `off`.
     pub access_log: String,
+    /// What a line of it looks like.
+    pub access_log_format: AccessLogFormat,
+    /// How traces begin and are told of.
+    pub tracing: Tracing,
+    /// Kinds of traffic that metrics count apart.
+    pub max_series: usize,
     /// How the proxy's own log looks.
     pub log_format: Format,
     /// What it tells.
     pub log_filter: String,
     /// Its own ports.
     pub ports: Ports,
+}
+
+/// What a line of the access log looks like, as it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessLogFormat {
+    /// Text or JSON.
+    pub encoding: Encoding,
+    /// The format; `None` is the encoding's default.
+    pub source: Option<String>,
 }
 
 /// Whose proxy it is.
@@ -73,6 +93,8 @@ pub struct Workload {
     pub app: String,
     /// The pod's label `version`; empty when it is not told.
     pub version: String,
+    /// The cluster that the pod is in, as metrics name it.
+    pub cluster: String,
 }
 
 /// How Pilot is reached.
@@ -154,11 +176,28 @@ impl Settings {
             workers: workers.map_or(1, |workers: std::num::NonZeroU16| usize::from(workers.get())),
             drain: env.seconds_or("MESH_DRAIN_SECONDS", Duration::from_secs(5))?,
             access_log: env.text_or("MESH_ACCESS_LOG", "/dev/stdout")?,
+            access_log_format: AccessLogFormat::read(env)?,
+            tracing: Tracing {
+                rate: env.parse("MESH_TRACE_SAMPLING", "a share of requests")?.unwrap_or_default(),
+                formats: env.parse("MESH_TRACE_FORMATS", "a list of formats of trace headers")?.unwrap_or_default(),
+            },
+            max_series: env.parse("MESH_METRICS_MAX_SERIES", "a number of series")?.map_or(MAX_SERIES, non_zero),
             log_format: env.parse("MESH_LOG_FORMAT", "a log format")?.unwrap_or_default(),
             log_filter: env.text_or("MESH_LOG", "info")?,
             ports: Ports::read(env, flags)?,
             role,
         })
+    }
+}
+
+fn non_zero(number: NonZeroU32) -> usize {
+    usize::try_from(number.get()).unwrap_or(usize::MAX)
+}
+
+impl AccessLogFormat {
+    fn read(env: &Env) -> Result<Self, SettingError> {
+        let encoding = env.parse("MESH_ACCESS_LOG_ENCODING", "an encoding of the access log")?.unwrap_or_default();
+        Ok(AccessLogFormat { encoding, source: env.text("MESH_ACCESS_LOG_FORMAT")? })
     }
 }
 
@@ -182,7 +221,8 @@ impl Workload {
             None => owner_of(&pod).to_owned(),
         };
         let (app, version) = (env.text_or("MESH_APP", "")?, env.text_or("MESH_VERSION", "")?);
-        Ok(Workload { pod, namespace, ip, service_account, domain, owner, app, version })
+        let cluster = env.text_or("MESH_CLUSTER", "Kubernetes")?;
+        Ok(Workload { pod, namespace, ip, service_account, domain, owner, app, version, cluster })
     }
 
     /// The node id by which Pilot knows the proxy: `sidecar~<ip>~<pod>.<namespace>~<namespace>.svc.<domain>`.

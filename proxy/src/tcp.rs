@@ -79,8 +79,12 @@ async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle
     report.opened();
     (down.is_unfinished, up.is_unfinished) = (true, true);
     let mut relay = Relay::new(idle);
-    let ended = std::future::poll_fn(|cx| relay.poll(cx, &mut down, &mut up)).await;
-    report.bytes = (down.received, down.written);
+    let ended = std::future::poll_fn(|cx| {
+        let ended = relay.poll(cx, &mut down, &mut up);
+        report.moved(down.received, down.written);
+        ended
+    })
+    .await;
     if let Err(failure) = ended {
         if failure != Failure::DownstreamClosed {
             flight.failed();

@@ -31,6 +31,19 @@ pub(crate) fn three_digits(out: &mut Vec<u8>, value: u16) {
 /// Appends an address and its port.
 pub(crate) fn address(out: &mut Vec<u8>, address: SocketAddr) {
     match address.ip() {
+        IpAddr::V4(v4) => {
+            ip(out, v4.into());
+            out.push(b':');
+            number(out, address.port().into());
+        }
+        // Writing to a vector does not fail.
+        IpAddr::V6(_) => drop(write!(out, "{address}")),
+    }
+}
+
+/// Appends an address without a port.
+pub(crate) fn ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
         IpAddr::V4(ip) => {
             // Three digits and a dot for each: copied at once.
             let (mut text, mut length) = ([0; 16], 0);
@@ -44,12 +57,10 @@ pub(crate) fn address(out: &mut Vec<u8>, address: SocketAddr) {
                 text[length] = b'.';
                 length += 1;
             }
-            text[length - 1] = b':';
-            out.extend_from_slice(&text[..length]);
-            number(out, address.port().into());
+            out.extend_from_slice(&text[..length - 1]);
         }
         // Writing to a vector does not fail.
-        IpAddr::V6(_) => drop(write!(out, "{address}")),
+        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
     }
 }
 

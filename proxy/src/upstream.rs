@@ -11,6 +11,7 @@ use crate::conn::{Conn, Counted};
 use crate::connect::Connector;
 use crate::failure::Failure;
 use crate::origdst::canonical;
+use crate::peers::PeerId;
 
 /// Where a connection came in.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +22,8 @@ pub(crate) struct Arrival {
     pub(crate) local: SocketAddr,
     /// Where it was going.
     pub(crate) destination: SocketAddr,
+    /// The workload that made it, if it is inbound and known.
+    pub(crate) source: PeerId,
 }
 
 /// The place that was picked.
@@ -73,6 +76,8 @@ pub(crate) async fn connect(
     counted: Counted,
 ) -> Result<Conn, Failure> {
     let stream = connector.connect(target.address, cluster.spec.connect_timeout).await;
+    let counter = if stream.is_ok() { &cluster.usage.connected } else { &cluster.usage.connects_failed };
+    counter.fetch_add(1, Ordering::Relaxed);
     if let (Err(_), Some(endpoint)) = (&stream, &target.endpoint) {
         endpoint.load.failed.fetch_add(1, Ordering::Relaxed);
     }

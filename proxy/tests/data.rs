@@ -19,3 +19,5 @@ mod retries;
 mod routing;
 #[path = "data/strictness.rs"]
 mod strictness;
+#[path = "data/telemetry.rs"]
+mod telemetry;

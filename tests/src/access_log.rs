@@ -21,6 +21,8 @@ pub struct Line {
     pub destination: String,
     /// The route that took it, `-` for none.
     pub route: String,
+    /// The trace that it belongs to, `-` for none.
+    pub trace: String,
 }
 
 /// The lines of a log that are about requests; whatever else the proxy wrote is left out.
@@ -30,7 +32,7 @@ pub fn lines(log: &str) -> impl Iterator<Item = Line> {
 
 fn line(text: &str) -> Option<Line> {
     let fields = fields(text);
-    let [_, _, status, flag, code, _, _, millis, _, _, _, request_id, _, _, cluster, destination, _, route] =
+    let [_, _, status, flag, code, _, _, millis, _, _, _, request_id, _, _, cluster, destination, _, route, trace] =
         fields.as_slice()
     else {
         return None;
@@ -44,6 +46,7 @@ fn line(text: &str) -> Option<Line> {
         cluster: cluster.clone(),
         destination: destination.clone(),
         route: route.clone(),
+        trace: trace.clone(),
     })
 }
 
@@ -74,7 +77,7 @@ mod tests {
     fn a_line_is_read_whatever_stands_in_its_quotes() {
         let text = "[2026-01-02T03:04:05.678Z] \"GET /a\\\" b HTTP/1.1\" 200 DI - 0 395 12 3 \"-\" \"cu rl\" \"id-1\" \
                     \"reviews:9080\" \"10.244.0.9:9080\" outbound|9080|version=v1|reviews 10.96.0.7:9080 \
-                    10.244.0.3:5000 route-rule/default/a";
+                    10.244.0.3:5000 route-rule/default/a 0af7651916cd43dd8448eb211c80319c";
         let line = lines(&format!("ready\n{text}\n")).next().expect("it is a line");
         assert_eq!((line.status, line.flag.as_str(), line.code.as_str()), (200, "DI", "-"));
         assert_eq!((line.duration, line.request_id.as_str()), (Duration::from_millis(12), "id-1"));
@@ -82,5 +85,6 @@ mod tests {
             (line.cluster.as_str(), line.route.as_str()),
             ("outbound|9080|version=v1|reviews", "route-rule/default/a")
         );
+        assert_eq!(line.trace, "0af7651916cd43dd8448eb211c80319c");
     }
 }

@@ -60,6 +60,10 @@ pub struct Usage {
     pub pending: AtomicU32,
     /// Those of them that wait until there may be another connection.
     pub waiting: Waiting,
+    /// Connections so far that were made.
+    pub connected: AtomicU64,
+    /// Connections so far that could not be made.
+    pub connects_failed: AtomicU64,
     /// Opaque connections so far that there were too many of at one time.
     pub connections_refused: AtomicU64,
     /// Requests so far that there were too many of waiting.

@@ -2,6 +2,7 @@
 
 use super::chars::{is_token, is_value, trim};
 use super::{Limits, Malformed};
+use crate::trace_context::TraceField;
 
 /// A range of a message's head, as offsets into the buffer it stands in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,6 +94,8 @@ pub enum Kind {
     ForwardedProto,
     /// `User-Agent`.
     UserAgent,
+    /// A part of a trace's context: `traceparent`, `tracestate`, B3.
+    Trace(TraceField),
     /// `X-Envoy-*` and `X-Mesh-*`: the mesh's own, never believed from outside.
     Internal,
 }
@@ -117,7 +120,7 @@ impl Kind {
             17 if is(b"transfer-encoding") => Kind::TransferEncoding,
             17 if is(b"x-forwarded-proto") => Kind::ForwardedProto,
             _ if has_prefix(name, b"x-envoy-") || has_prefix(name, b"x-mesh-") => Kind::Internal,
-            _ => Kind::Other,
+            _ => TraceField::of(name).map_or(Kind::Other, Kind::Trace),
         }
     }
 

@@ -7,6 +7,7 @@ use engine::tables::{Cluster, Upstream};
 use tokio::time::Instant;
 
 use super::{Left, Next, Session};
+use crate::access_log::Format;
 use crate::codec::Body;
 use crate::conn::Conn;
 use crate::exchange::{Broken, Client, Exchange, Finished, Parts};
@@ -76,6 +77,10 @@ impl Session<'_> {
             Err(failure) => return Err(failure),
         };
         call.tries.tries(&target);
+        report.attempts += 1;
+        if self.note.format().is_some_and(Format::wants_upstream_local) {
+            report.upstream_local = up.local_address();
+        }
         let flight = InFlight::at(&target);
         up.tx.extend_from_slice(&self.outgoing);
         call.body.restart(&mut self.conn, &mut up);
@@ -152,6 +157,8 @@ impl Session<'_> {
         report: &mut Report,
     ) -> (Result<Finished, Broken>, bool) {
         self.conn.is_unfinished = true;
+        let client =
+            Client { version: self.request.version, to_head: self.note.is_head(), keep_alive: self.request.keep_alive };
         let mut exchange = Exchange::new(Parts {
             down: &mut self.conn,
             up,
@@ -160,13 +167,10 @@ impl Session<'_> {
             clock: call.clock,
             tries: call.tries,
             request: call.body,
-            client: Client {
-                version: self.request.version,
-                to_head: self.note.is_head(),
-                keep_alive: self.request.keep_alive,
-            },
+            client,
             limits: &self.path.limits,
             drain: &self.path.drain,
+            note: &mut self.note,
         });
         let ended = std::future::poll_fn(|cx| exchange.poll(cx)).await;
         (report.request_bytes, report.response_bytes) = exchange.content();

@@ -11,7 +11,7 @@ use engine::trace::NoTrace;
 use super::Session;
 use crate::codec::{Kind, Request};
 use crate::failure::Failure;
-use crate::headers::{Edge, RequestChanges, new_request_id, write_request};
+use crate::headers::{Edge, RequestChanges, is_external, new_request_id, write_request};
 use crate::upstream;
 
 /// What was decided for a request.
@@ -109,6 +109,7 @@ impl Session<'_> {
                     edge: self.edge,
                     peer: self.arrival.peer.ip(),
                     request_id: id.as_ref().map(<[u8; 36]>::as_slice),
+                    trace: self.note.trace(),
                 };
                 self.outgoing.clear();
                 write_request(&mut self.outgoing, &self.request, head, &changes);
@@ -126,9 +127,16 @@ impl Session<'_> {
         Decided { route: decision.route_name(), delay: decision.delay.map(|delay| delay.wait), plan }
     }
 
-    /// An id for a request that has none, where requests enter the mesh.
+    /// An id for a request that has none where requests enter the mesh, or whose id cannot be trusted.
     fn new_request_id(&self) -> Option<[u8; 36]> {
-        let enters = self.edge != Edge::Inbound;
-        (enters && self.request.field(Kind::RequestId).is_none()).then(new_request_id)
+        let gets_one = match self.edge {
+            Edge::Inbound => false,
+            Edge::Outbound => self.request.field(Kind::RequestId).is_none(),
+            Edge::Gateway => {
+                let is_forwarded = self.request.field(Kind::ForwardedFor).is_some();
+                self.request.field(Kind::RequestId).is_none() || is_external(self.arrival.peer.ip(), is_forwarded)
+            }
+        };
+        gets_one.then(new_request_id)
     }
 }

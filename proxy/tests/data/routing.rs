@@ -1,11 +1,10 @@
-//! What routes do: split, rewrite, redirect, delay, abort; and what is told of it.
+//! What routes do: split, rewrite, redirect, delay, abort.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use engine::proto::{common_fault, extension, fault, protobuf, route, types};
-use mesh_proxy::access_log::AccessLog;
-use mesh_proxy::{Edge, Settings};
+use mesh_proxy::Edge;
 use prost::Message;
 
 use crate::mesh::{Mesh, Peer, Upstream, forward, forward_with, get, ok, until};
@@ -177,79 +176,4 @@ async fn no_request_fails_while_routes_and_endpoints_flip() {
     done.cancel();
     clients.join().await;
     assert_eq!(clients.panics(), 0);
-}
-
-#[tokio::test]
-async fn requests_are_logged_and_counted() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("access.log");
-    let log = AccessLog::open(&file).expect("opens");
-    let mesh = Mesh::with(Settings { access_log: Some(log), ..Settings::default() });
-    let upstream = Upstream::new().await;
-    mesh.cluster("up", &[upstream.address]);
-    let up = upstream.address.to_string();
-    upstream.serve(&mesh.tasks, |_| ok("hello"));
-    mesh.routes("http", vec![forward("up")]);
-    let address = mesh.http("http", Edge::Outbound).await;
-    let mut client = Peer::connect(address).await;
-    client.ask("GET /\"x HTTP/1.1\r\nHost: shop\r\nUser-Agent: curl\r\nX-Request-Id: 7\r\n\r\n").await;
-    client.ask("GET / HTTP/1.1\r\n\r\n").await;
-    let lines = || std::fs::read_to_string(&file).unwrap_or_default();
-    until("two lines are written", || lines().lines().count() == 2).await;
-    let text = lines();
-    let (first, second) = text.split_once('\n').expect("two lines");
-    for part in [
-        "\"GET /\\\"x HTTP/1.1\" 200 - - 0 5 ",
-        "\"-\" \"curl\" \"7\" \"shop\"",
-        &format!("\"{up}\" up {address} 127.0.0.1:"),
-        " all",
-    ] {
-        assert!(first.contains(part), "{part} in {first}");
-    }
-    assert!(second.contains("\"- - -\" 400 DPE bad_request 0 "), "{second}");
-
-    let out = mesh.metrics();
-    let total = |code: &str| {
-        out.lines().any(|l| l.starts_with("istio_requests_total") && l.contains(code) && l.ends_with(" 1"))
-    };
-    assert!(total("response_code=\"200\"") && total("response_code=\"400\""), "{out}");
-}
-
-#[tokio::test]
-async fn traffic_is_counted_by_the_service_and_workload_it_went_to() {
-    let mesh = Mesh::new();
-    let upstream = Upstream::new().await;
-    mesh.service("reviews", upstream.address);
-    mesh.routes("http", vec![forward("reviews")]);
-    let (http, tcp) = (mesh.http("http", Edge::Outbound).await, mesh.tcp("tcp", "reviews").await);
-    upstream.serve(&mesh.tasks, |_| ok("hello"));
-    let mut client = Peer::connect(http).await;
-    for _ in 0..3 {
-        client.ask(get("/")).await;
-    }
-    let mut opaque = Peer::connect(tcp).await;
-    opaque.ask(get("/")).await;
-    drop(opaque);
-    let whole = |name: &str| {
-        let out = mesh.metrics();
-        let labels = [
-            "reporter=\"source\"",
-            "destination_service=\"reviews.shop.svc.cluster.local\"",
-            "destination_service_name=\"reviews\"",
-            "destination_service_namespace=\"shop\"",
-            "destination_workload=\"reviews-v1\"",
-            "destination_workload_namespace=\"shop\"",
-            "destination_app=\"reviews\"",
-            "destination_version=\"v1\"",
-        ];
-        let line =
-            out.lines().find(|line| line.starts_with(&format!("{name}{{")) && labels.iter().all(|l| line.contains(l)));
-        line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned()
-    };
-    until("all is counted", || whole("istio_tcp_connections_closed_total") == "1").await;
-    assert_eq!(whole("istio_requests_total"), "3");
-    assert_eq!(whole("istio_response_bytes_sum"), "15.0");
-    assert_eq!(whole("istio_tcp_connections_opened_total"), "1");
-    assert_eq!(whole("istio_tcp_received_bytes_total"), get("/").len().to_string());
-    assert_eq!(whole("istio_tcp_sent_bytes_total"), ok("hello").len().to_string());
 }
