@@ -47,6 +47,17 @@ fn what_people_write_for_envoy_is_read_and_compiled() {
 }
 
 #[test]
+fn json_is_read_like_yaml_and_may_be_larger() {
+    let json = |count: usize| {
+        let one = |nth| format!(r#"{{"name": "c{nth}", "type": "STATIC", "connect_timeout": "5s"}}"#);
+        format!(r#"{{"static_resources": {{"clusters": [{}]}}}}"#, (0..count).map(one).collect::<Vec<_>>().join(","))
+    };
+    let yaml = "{static_resources: {clusters: [{name: c0, type: STATIC, connect_timeout: 5s}]}}";
+    assert_eq!(read_static(&json(1)).expect("JSON"), read_static(yaml).expect("YAML's own braces"));
+    assert_eq!(read_static(&json(10_000)).expect("much JSON").len(), 10_000);
+}
+
+#[test]
 fn what_is_shown_can_be_read() {
     for resource in read_static(HTTP).expect("a configuration") {
         let shown = to_json(resource.kind, &resource.body).expect("JSON");
