@@ -45,6 +45,12 @@ impl Tables {
         self.listeners.get_str(name)
     }
 
+    /// A listener by its name, as a proxy's own tables have it.
+    #[must_use]
+    pub fn listener_of(&self, name: &Name) -> Option<&Arc<Listener>> {
+        self.listeners.get(name)
+    }
+
     /// All listeners, in no order.
     pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
         self.listeners.entries().map(|(_, listener)| listener)

@@ -16,9 +16,12 @@ mod target;
 mod tests;
 
 pub use body::{Body, Piece};
+pub(crate) use chars::trim;
 pub use chunked::copy_trailer;
+pub(crate) use head::parse_length;
 pub use head::{Field, Kind, Scan, Span, Version};
 pub use malformed::Malformed;
+pub(crate) use request::check_head;
 pub use request::{Request, parse_request};
 pub use response::{Response, parse_response};
 

@@ -50,6 +50,19 @@ impl Counted {
             .then(|| Counted { usage: Arc::clone(&cluster.usage), load: None })
     }
 
+    /// One more, whether the cluster may have one or not.
+    #[must_use]
+    pub(crate) fn begin_surely(cluster: &Cluster) -> Self {
+        cluster.usage.connections.fetch_add(1, Ordering::Relaxed);
+        Counted { usage: Arc::clone(&cluster.usage), load: None }
+    }
+
+    /// Whether the cluster may have one more.
+    #[must_use]
+    pub(crate) fn has_room(cluster: &Cluster) -> bool {
+        cluster.usage.connections.load(Ordering::Relaxed) < cluster.spec.limits.connections
+    }
+
     /// It has been made to this endpoint.
     #[must_use]
     pub(crate) fn at(mut self, endpoint: Option<&Arc<Endpoint>>) -> Self {
@@ -129,6 +142,14 @@ impl Conn {
     /// The address of this end.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.io.local_addr().ok()
+    }
+
+    /// Reads once into another's buffer; for a codec that has its own.
+    pub(crate) fn poll_read_into(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
+        self.received += (into.filled().len() - before) as u64;
+        Poll::Ready(Ok(()))
     }
 
     /// Whether everything in `tx` has been written.

@@ -17,9 +17,11 @@ use crate::access_log::AccessLog;
 use crate::codec::Limits;
 use crate::connect::Connector;
 use crate::failure::Failure;
+use crate::frames::FrameLimits;
 use crate::headers::Edge;
 use crate::leave::until_cut;
 use crate::metrics::{Identity, MAX_SERIES, Metrics};
+use crate::multiplex::Multiplex;
 use crate::origdst::{canonical, original_destination};
 use crate::pool::Pool;
 use crate::report::TcpReport;
@@ -44,8 +46,27 @@ pub struct Settings {
     pub limits: Limits,
     /// How long a connection without a request is kept.
     pub idle_timeout: Duration,
-    /// How long a head may take from its first byte.
+    /// How long a head, or the preface of HTTP/2, may take from its first byte.
     pub head_timeout: Duration,
+    /// Bounds of connections of HTTP/2.
+    pub h2: H2,
+}
+
+/// Bounds of connections of HTTP/2.
+#[derive(Debug, Clone, Copy)]
+pub struct H2 {
+    /// Streams that a client inside the mesh may have open on one connection: another proxy sends the requests of many.
+    pub streams: u32,
+    /// Streams that a client outside the mesh may have open on one connection.
+    pub gateway_streams: u32,
+    /// Frames that bring nothing.
+    pub frames: FrameLimits,
+}
+
+impl Default for H2 {
+    fn default() -> Self {
+        H2 { streams: 1000, gateway_streams: 100, frames: FrameLimits::default() }
+    }
 }
 
 impl Default for Settings {
@@ -59,6 +80,7 @@ impl Default for Settings {
             limits: Limits::default(),
             idle_timeout: Duration::from_secs(3600),
             head_timeout: Duration::from_secs(10),
+            h2: H2::default(),
         }
     }
 }
@@ -69,6 +91,8 @@ pub struct DataPath {
     pub(crate) tables: Arc<ArcSwap<Tables>>,
     pub(crate) connector: Connector,
     pub(crate) pool: Pool,
+    pub(crate) multiplex: Multiplex,
+    pub(crate) h2: H2,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) tracing: Tracing,
@@ -76,7 +100,6 @@ pub struct DataPath {
     pub(crate) idle_timeout: Duration,
     pub(crate) head_timeout: Duration,
     pub(crate) drain: Drain,
-    pub(crate) passthrough: Arc<Cluster>,
     started: Instant,
     refused: Arc<Cluster>,
 }
@@ -88,6 +111,8 @@ impl DataPath {
         Arc::new(DataPath {
             connector: Connector { mark: settings.mark },
             pool: Pool::default(),
+            multiplex: Multiplex::new(settings.h2.frames, settings.limits.head),
+            h2: settings.h2,
             metrics: Metrics::new(settings.identity, Arc::clone(&tables), settings.max_series),
             access_log: settings.access_log,
             tracing: settings.tracing,
@@ -95,7 +120,6 @@ impl DataPath {
             idle_timeout: settings.idle_timeout,
             head_timeout: settings.head_timeout,
             drain,
-            passthrough: Arc::new(original_destinations("passthrough")),
             started: Instant::now(),
             refused: Arc::new(original_destinations("-")),
             tables,
@@ -118,6 +142,18 @@ impl DataPath {
     #[must_use]
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// The tasks of connections to upstreams that speak HTTP/2; to be stopped when nothing is served any more.
+    #[must_use]
+    pub fn upstream_tasks(&self) -> &Tasks {
+        &self.multiplex.tasks
+    }
+
+    /// Number of open connections to upstreams that speak HTTP/2.
+    #[must_use]
+    pub fn h2_upstreams(&self) -> usize {
+        self.multiplex.len()
     }
 
     /// Number of idle upstream connections.

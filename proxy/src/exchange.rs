@@ -1,7 +1,9 @@
-//! One request and its response between two connections, driven by the connection's own task.
+//! One request and its response between two sides, driven by the client's own task.
 //!
 //! Both directions move in one `poll`, so an answer may come while the request's body still flows, and nobody waits for
 //! the other's buffer.
+
+mod answer;
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,17 +11,14 @@ use std::time::Duration;
 use runtime::Drain;
 use tokio::time::Instant;
 
-use crate::codec::{Body, Limits, Malformed, Response, Scan, Version, parse_response};
-use crate::conn::Conn;
+use crate::codec::{Limits, Response, Scan, Version};
 use crate::failure::Failure;
-use crate::headers::{ResponseChanges, write_response};
-use crate::pump::{Framing, Pump, PumpError};
-use crate::report::{Http1, Note};
-use crate::retry::{Clock, Lost, Tries};
+use crate::pump::{Pump, PumpError};
+use crate::report::Note;
+use crate::retry::{Clock, Tries};
+use crate::side::Side;
 use crate::timer::Deadline;
 
-/// More interim responses than this are no conversation.
-const MAX_INTERIM: usize = 16;
 /// A request whose body does not move for so long is given up.
 const STALLED: Duration = Duration::from_secs(300);
 
@@ -32,6 +31,8 @@ pub(crate) struct Client {
     pub(crate) to_head: bool,
     /// Whether it means to use its connection again.
     pub(crate) keep_alive: bool,
+    /// Whether the call may be silent for long, as gRPC's are.
+    pub(crate) is_patient: bool,
 }
 
 /// Why an exchange ended early.
@@ -41,6 +42,8 @@ pub(crate) enum Broken {
     Failed(Failure),
     /// The upstream closed the connection before a byte of its response: on a used connection it may never have seen the request.
     Unanswered,
+    /// The upstream said that it has not looked at the request.
+    Unseen,
     /// The try took too long, the request has time left.
     TryTimeout,
     /// The upstream answered with a status after which the request is tried again, as has been counted already.
@@ -58,11 +61,12 @@ pub(crate) struct Finished {
     pub(crate) request_left: bool,
 }
 
-/// One request and its response. The request's head stands in `up.tx`; its body follows in `down.rx`.
+/// One request and its response. The request's head has been sent, or stands in `up.tx`; its body follows on the
+/// client's side.
 #[derive(Debug)]
 pub(crate) struct Exchange<'e, 't> {
-    down: &'e mut Conn,
-    up: &'e mut Conn,
+    down: Side<'e>,
+    up: Side<'e>,
     response: &'e mut Response,
     deadline: &'e mut Deadline,
     clock: &'e mut Clock,
@@ -80,6 +84,7 @@ pub(crate) struct Exchange<'e, 't> {
     written: u64,
     /// When the final response's head came.
     pub(crate) answered: Option<Instant>,
+    grpc_status: Option<u8>,
     keeps_upstream: bool,
 }
 
@@ -100,10 +105,10 @@ enum Answer {
 /// The parts of an exchange.
 #[derive(Debug)]
 pub(crate) struct Parts<'e, 't> {
-    /// The client's connection.
-    pub(crate) down: &'e mut Conn,
-    /// The upstream's connection.
-    pub(crate) up: &'e mut Conn,
+    /// The client's side.
+    pub(crate) down: Side<'e>,
+    /// The upstream's side.
+    pub(crate) up: Side<'e>,
     /// Where the response's head is read into.
     pub(crate) response: &'e mut Response,
     /// The connection's timer.
@@ -130,7 +135,7 @@ impl<'e, 't> Exchange<'e, 't> {
     pub(crate) fn new(parts: Parts<'e, 't>) -> Self {
         let Parts { down, up, response, deadline, clock, tries, client, request, limits, drain, note } = parts;
         Exchange {
-            written: down.written,
+            written: if let Side::Text(down) = &down { down.written } else { 0 },
             down,
             up,
             response,
@@ -147,6 +152,7 @@ impl<'e, 't> Exchange<'e, 't> {
             request_state: Sending::Going,
             answer: Answer::Head { scan: Scan::default(), interim: 0 },
             answered: None,
+            grpc_status: None,
             keeps_upstream: false,
         }
     }
@@ -158,9 +164,19 @@ impl<'e, 't> Exchange<'e, 't> {
         (self.request.content, response)
     }
 
+    /// What gRPC says of the call, if the upstream has said so.
+    #[must_use]
+    pub(crate) fn grpc_status(&self) -> Option<u8> {
+        let in_trailers = if let Answer::Body(pump) = &self.answer { pump.grpc_status() } else { None };
+        in_trailers.or(self.grpc_status)
+    }
+
     /// Whether the client has got any byte of a response, so that no other can follow.
     pub(crate) fn has_started(&self) -> bool {
-        self.down.written > self.written
+        match &self.down {
+            Side::Text(down) => down.written > self.written,
+            Side::Stream(down) => down.has_started,
+        }
     }
 
     /// Whether the request has been taken from the client as a whole.
@@ -171,20 +187,22 @@ impl<'e, 't> Exchange<'e, 't> {
     /// Drives both directions. Ready when the response has been written as a whole, or cannot be.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Finished, Broken>> {
         if self.request_state == Sending::Going {
-            if let Poll::Ready(sent) = self.request.poll(cx, self.down, self.up) {
+            if let Poll::Ready(sent) = self.request.poll(cx, &mut self.down, &mut self.up) {
                 self.request_state = judge_request(&sent)?;
                 let now = Instant::now();
                 self.deadline.set(now, self.clock.sent(now));
             } else if self.moved != Some(self.request.content) {
                 self.moved = Some(self.request.content);
-                self.deadline.set(Instant::now(), Some(STALLED));
+                self.deadline.set(Instant::now(), (!self.client.is_patient).then_some(STALLED));
             }
         }
         let answered = self.poll_answer(cx);
         if let Poll::Ready(answered) = answered {
             return Poll::Ready(answered.map(|()| self.finished()));
         }
-        if self.request_state != Sending::Going && self.down.poll_gone(cx).is_ready() {
+        // While a body is read from a connection, its end shows there.
+        let may_be_gone = self.request_state != Sending::Going || matches!(self.down, Side::Stream(_));
+        if may_be_gone && self.down.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Broken::Failed(Failure::DownstreamClosed)));
         }
         ready!(self.deadline.poll(cx));
@@ -205,7 +223,7 @@ impl<'e, 't> Exchange<'e, 't> {
             ready!(self.poll_head(cx))?;
         }
         if let Answer::Body(pump) = &mut self.answer {
-            let moved = ready!(pump.poll(cx, self.up, self.down));
+            let moved = ready!(pump.poll(cx, &mut self.up, &mut self.down));
             return Poll::Ready(moved.map_err(|error| {
                 Broken::Failed(match error {
                     PumpError::Read | PumpError::Truncated => Failure::UpstreamReset,
@@ -217,77 +235,10 @@ impl<'e, 't> Exchange<'e, 't> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads the next head and takes it over; an interim one is passed on at once.
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let Answer::Head { scan, interim } = &mut self.answer else { return Poll::Ready(Ok(())) };
-        // An interim response goes out at once; if the client reads slowly, the rest goes out with what follows.
-        if let Poll::Ready(Err(_)) = self.down.poll_flush(cx) {
-            return Poll::Ready(Err(Broken::Failed(Failure::DownstreamClosed)));
-        }
-        let end = loop {
-            match scan.find_end(self.up.rx.filled(), self.limits) {
-                Ok(Some(end)) => break end,
-                Ok(None) => {}
-                Err(why) => return Poll::Ready(Err(Broken::Failed(Failure::UpstreamProtocol(why)))),
-            }
-            match ready!(self.up.poll_read(cx)) {
-                Ok(0) | Err(_) if self.up.rx.is_empty() && *interim == 0 => {
-                    return Poll::Ready(Err(Broken::Unanswered));
-                }
-                Ok(0) | Err(_) => return Poll::Ready(Err(Broken::Failed(Failure::UpstreamReset))),
-                Ok(_) => {}
-            }
-        };
-        let head = self.up.rx.filled();
-        if let Err(why) = parse_response(head, end, self.limits, self.response) {
-            return Poll::Ready(Err(Broken::Failed(Failure::UpstreamProtocol(why))));
-        }
-        if self.response.is_interim() {
-            *interim += 1;
-            *scan = Scan::default();
-            if self.response.status == 101 || *interim > MAX_INTERIM {
-                return Poll::Ready(Err(Broken::Failed(Failure::UpstreamProtocol(Malformed::Status))));
-            }
-            if self.client.version == Version::Http11 {
-                let changes = ResponseChanges { version: Version::Http11, chunked: false, close: false };
-                write_response(&mut self.down.tx, self.response, head, changes);
-            }
-            self.up.rx.consume(end);
-            return Poll::Ready(Ok(()));
-        }
-        let can_repeat = self.request.can_restart() && !self.has_started();
-        if can_repeat && self.tries.again(Lost::Status(self.response.status)) {
-            return Poll::Ready(Err(Broken::Again));
-        }
-        self.begin_response(end);
-        Poll::Ready(Ok(()))
-    }
-
-    fn begin_response(&mut self, end: usize) {
-        let body = Body::of_response(self.response, self.client.to_head);
-        let has_end = !matches!(body, Body::Chunked(_) | Body::UntilClose);
-        let speaks_chunks = self.client.version == Version::Http11;
-        let chunked = !has_end && speaks_chunks;
-        let leaves_request = self.request_state != Sending::Done && !self.response.keep_alive;
-        let close = self.drain.is_draining()
-            || !self.client.keep_alive
-            || (!has_end && !speaks_chunks)
-            || leaves_request
-            || self.request_state == Sending::Refused;
-        self.closing = close;
-        self.keeps_upstream = self.response.keep_alive && !matches!(body, Body::UntilClose);
-        let changes = ResponseChanges { version: self.client.version, chunked, close };
-        write_response(&mut self.down.tx, self.response, self.up.rx.filled(), changes);
-        self.note.take_response(&Http1(&*self.response, self.up.rx.filled()));
-        self.up.rx.consume(end);
-        self.answered = Some(Instant::now());
-        self.answer = Answer::Body(Pump::new(body, if chunked { Framing::Chunked } else { Framing::Raw }));
-    }
-
     fn finished(&self) -> Finished {
         let sent = self.request_state == Sending::Done;
         Finished {
-            upstream: sent && self.keeps_upstream && self.up.rx.is_empty(),
+            upstream: sent && self.keeps_upstream && matches!(&self.up, Side::Text(up) if up.rx.is_empty()),
             downstream: sent && !self.closing,
             request_left: !sent,
         }

@@ -37,9 +37,6 @@ pub enum Failure {
     /// The endpoint's answer cannot be read.
     #[error("the answer of the upstream cannot be read: {0}")]
     UpstreamProtocol(Malformed),
-    /// The endpoints speak HTTP/2 only.
-    #[error("the upstream speaks HTTP/2, to which requests are not translated")]
-    UpstreamHttp2,
     /// It took longer than its route allows.
     #[error("the upstream did not answer in time")]
     Timeout,
@@ -82,7 +79,7 @@ impl Failure {
             Failure::Overflow(_) => "overflow",
             Failure::UpstreamConnect => "upstream_connect",
             Failure::UpstreamReset => "upstream_reset",
-            Failure::UpstreamProtocol(_) | Failure::UpstreamHttp2 => "upstream_protocol",
+            Failure::UpstreamProtocol(_) => "upstream_protocol",
             Failure::Timeout => "timeout",
             Failure::FaultAbort(_) => "fault_abort",
             Failure::BadRequest(Malformed::HeadTooLarge | Malformed::TooManyFields) => "too_large",
@@ -105,7 +102,7 @@ impl Failure {
             Failure::Overflow(_) => "UO",
             Failure::UpstreamConnect => "UF",
             Failure::UpstreamReset => "UC",
-            Failure::UpstreamProtocol(_) | Failure::UpstreamHttp2 => "UPE",
+            Failure::UpstreamProtocol(_) => "UPE",
             Failure::Timeout => "UT",
             Failure::FaultAbort(_) => "FI",
             Failure::BadRequest(_) | Failure::BadPath(_) | Failure::BadAuthority | Failure::UpgradeRefused => "DPE",
@@ -137,7 +134,7 @@ impl Failure {
             | Failure::UpstreamConnect
             | Failure::UpstreamReset
             | Failure::Draining => 503,
-            Failure::UpstreamProtocol(_) | Failure::UpstreamHttp2 => 502,
+            Failure::UpstreamProtocol(_) => 502,
             Failure::Timeout => 504,
             Failure::BadRequest(malformed) => malformed.status(),
             Failure::BadPath(_) | Failure::BadAuthority => 400,
@@ -166,7 +163,6 @@ impl Failure {
             | Failure::NoEndpoints
             | Failure::Overflow(_)
             | Failure::FaultAbort(_)
-            | Failure::UpstreamHttp2
             | Failure::Loop
             | Failure::Draining => Fault::Mesh,
         }

@@ -1,5 +1,7 @@
 //! Heads as they go on: hop-by-hop fields and the mesh's own removed, framing and identity fields put in.
 
+pub(crate) mod h2;
+
 use std::io::Write as _;
 use std::net::IpAddr;
 
@@ -119,7 +121,7 @@ pub(crate) fn connection(version: Version, close: bool) -> &'static [u8] {
     match (version, close) {
         (_, true) => b"Connection: close\r\n",
         (Version::Http10, false) => b"Connection: keep-alive\r\n",
-        (Version::Http11, false) => b"",
+        (Version::Http11 | Version::Http2, false) => b"",
     }
 }
 

@@ -1,28 +1,35 @@
-//! HTTP/1.1 connections: request after request, each from its head to its report.
+//! HTTP connections: each request from its head to its report, whatever its client speaks.
+//!
+//! A connection of HTTP/1.1 has its requests one after the other ([`text`]), one of HTTP/2 at the same time
+//! ([`streams`]). What happens to a request is the same for both: decide → plan → pick → try → report.
 
+mod chosen;
 mod connection;
 mod forward;
 mod plan;
 mod read;
 mod spare;
+mod streams;
+mod text;
 
 use std::sync::Arc;
 
-use engine::tables::Http;
+use engine::tables::{Http, Tables};
 use tokio::time::Instant;
 
-use crate::codec::{Request, Response, Version, parse_request};
+use crate::codec::{Request, Response};
 use crate::conn::Conn;
 use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::headers::Edge;
-use crate::reply::{self, Manner};
-use crate::report::{Head as _, Http1, Note, Report, Told};
-use crate::tcp;
+use crate::reply::{self, Manner, Reply};
+use crate::report::{self, Grpc, Note, Report, Told};
+use crate::side::Side;
 use crate::timer::Deadline;
 use crate::upstream::Arrival;
 
-use self::plan::{Decided, Plan};
+pub(crate) use self::chosen::Chosen;
+use self::plan::{Decided, Head, Plan};
 
 /// Serves one connection on an HTTP filter chain.
 ///
@@ -31,47 +38,18 @@ use self::plan::{Decided, Plan};
 /// The connection ended in the middle of a request or response, or its bytes cannot be read.
 pub(crate) async fn serve(
     path: &DataPath,
-    http: Arc<Http>,
+    chosen: Chosen,
     (edge, arrival): (Edge, Arrival),
     conn: Conn,
 ) -> Result<(), Failure> {
-    let edge = if http.is_edge { Edge::Gateway } else { edge };
-    let mut session = Session {
-        path,
-        http,
-        edge,
-        arrival,
-        conn,
-        request: Request::default(),
-        response: Response::default(),
-        deadline: Deadline::default(),
-        note: Note::default(),
-        outgoing: Vec::new(),
-        body_left: Left::Nothing,
-    };
-    if session.is_h2().await? && edge != Edge::Gateway {
-        return Box::pin(tcp::pass_through(path, (edge, arrival), session.conn)).await;
+    let session = Session::new(path, chosen.http(), (chosen.edge(edge), arrival));
+    // Nothing of this is moved from here on: a connection is to cost little while it is idle.
+    let mut client = text::Client { session, chosen, conn };
+    if client.session.is_h2(&mut client.conn).await? {
+        let text::Client { chosen, conn, .. } = client;
+        return Box::pin(streams::serve(path, chosen, (edge, arrival), conn)).await;
     }
-    loop {
-        let next = match session.read_head().await {
-            // In a box of its own, so that a connection without a request does not hold its memory.
-            Ok(Some(end)) => Box::pin(session.serve_request(end)).await,
-            Ok(None) => return Ok(()),
-            Err(failure) => Box::pin(session.refuse_head(failure)).await,
-        };
-        match next {
-            Next::Request => {}
-            Next::Close => return Ok(()),
-            Next::Linger => {
-                Box::pin(session.linger()).await;
-                return Ok(());
-            }
-            Next::Reset(failure) => {
-                session.conn.reset();
-                return Err(failure);
-            }
-        }
-    }
+    client.serve().await
 }
 
 /// What follows a request on its connection.
@@ -95,114 +73,154 @@ enum Left {
     Nothing,
 }
 
-/// One connection and what its requests use in turn.
+/// What the requests of a connection use in turn, or one stream's request.
 struct Session<'p> {
     path: &'p DataPath,
     http: Arc<Http>,
     edge: Edge,
     arrival: Arrival,
-    conn: Conn,
     request: Request,
     response: Response,
     deadline: Deadline,
     note: Note,
-    /// The head as it goes to the upstream.
+    /// The head as it goes to the upstream: as text, or as fields if it came by HTTP/2.
     outgoing: Vec<u8>,
+    fields: Option<Box<http::request::Parts>>,
     body_left: Left,
+    /// Whether the application that asks speaks HTTP/2.
+    is_from_h2: bool,
+    /// Whether it calls by gRPC.
+    is_grpc: bool,
 }
 
-impl Session<'_> {
-    /// Serves the request whose head ends at `end`: decides, waits, and sends it on or answers it; then tells of it.
-    async fn serve_request(&mut self, end: usize) -> Next {
-        self.wake();
-        let mut report = Report::new(Instant::now());
-        if let Err(why) = parse_request(self.conn.rx.filled(), end, &self.path.limits, &mut self.request) {
-            return self.refuse_head(Failure::BadRequest(why)).await;
+impl<'p> Session<'p> {
+    fn new(path: &'p DataPath, http: &Arc<Http>, (edge, arrival): (Edge, Arrival)) -> Self {
+        Session {
+            path,
+            edge,
+            http: Arc::clone(http),
+            arrival,
+            request: Request::default(),
+            response: Response::default(),
+            deadline: Deadline::default(),
+            note: Note::default(),
+            outgoing: Vec::new(),
+            fields: None,
+            body_left: Left::Nothing,
+            is_from_h2: false,
+            is_grpc: false,
         }
-        let head = Http1(&self.request, self.conn.rx.filled());
-        let trace = self.path.tracing.context(&head.trace(), rand::random);
-        self.note.take(&head, self.path.access_log.as_ref(), trace);
-        let tables = self.path.tables.load_full();
-        let http = Arc::clone(&self.http);
-        let decided = self.decide(&tables, &http);
-        self.conn.rx.consume(end);
-        self.body_left = Left::All;
-        let served = self.carry_out(&decided, &mut report).await;
-        report.tell(&self.told(), &self.note, decided.route);
-        served
     }
 
     fn told(&self) -> Told<'_> {
         Told { path: self.path, edge: self.edge, arrival: &self.arrival }
     }
 
-    async fn carry_out(&mut self, decided: &Decided<'_>, report: &mut Report) -> Next {
+    /// Carries out what was decided for a request, and tells of it.
+    async fn serve_decided(&mut self, decided: &Decided<'_>, down: &mut Side<'_>, mut report: Report) -> Next {
+        let served = self.carry_out(decided, down, &mut report).await;
+        report.tell(&self.told(), &self.note, decided.route);
+        served
+    }
+
+    async fn carry_out(&mut self, decided: &Decided<'_>, down: &mut Side<'_>, report: &mut Report) -> Next {
         if let Some(wait) = decided.delay {
             report.delayed = true;
-            if Box::pin(self.wait(wait)).await.is_err() {
+            if Box::pin(self.wait(down, wait)).await.is_err() {
                 report.failure = Some(Failure::DownstreamClosed);
                 return Next::Close;
             }
         }
         match &decided.plan {
-            Plan::Forward(forwarded) => match self.forward(forwarded, report).await {
+            Plan::Forward(forwarded) => match self.forward(forwarded, down, report).await {
                 Ok(next) => next,
-                Err(failure) => self.fail(failure, report).await,
+                Err(failure) => self.fail(failure, down, report).await,
             },
-            Plan::Fail(failure) => self.fail(*failure, report).await,
-            Plan::Redirect(status, location) => self.answer(*status, &[("Location", location)], &[], report).await,
+            Plan::Fail(failure) => self.fail(*failure, down, report).await,
+            Plan::Redirect(status, location) => {
+                let reply = Reply { status: *status, fields: &[("Location", location)], body: &[] };
+                self.answer(reply, down, report).await
+            }
             Plan::Direct(direct) => {
                 let kind: &[(&str, &str)] =
                     if direct.body.is_empty() { &[] } else { &[("Content-Type", "text/plain")] };
-                self.answer(direct.status, kind, &direct.body, report).await
+                let reply = Reply { status: direct.status, fields: kind, body: &direct.body };
+                self.answer(reply, down, report).await
             }
         }
     }
 
     /// Answers a failure, or says nothing if nobody is there.
-    async fn fail(&mut self, failure: Failure, report: &mut Report) -> Next {
+    async fn fail(&mut self, failure: Failure, down: &mut Side<'_>, report: &mut Report) -> Next {
         report.failure = Some(failure);
         if failure.status() == 0 {
             return Next::Close;
         }
-        let body = format!("{}: {failure}\n", failure.code());
+        let text = format!("{}: {failure}", failure.code());
+        if let Some(grpc) = &mut report.grpc {
+            let status = reply::grpc_status(failure.status());
+            grpc.status = Some(status);
+            let (status, message) = (status.to_string(), reply::grpc_message(&text));
+            let fields = [
+                ("Content-Type", "application/grpc"),
+                ("grpc-status", &*status),
+                ("grpc-message", &*message),
+                ("x-mesh-failure", failure.code()),
+            ];
+            return self.answer(Reply { status: 200, fields: &fields, body: &[] }, down, report).await;
+        }
         let fields = [("x-mesh-failure", failure.code()), ("Content-Type", "text/plain")];
-        self.answer(failure.status(), &fields, body.as_bytes(), report).await
+        let body = text + "\n";
+        self.answer(Reply { status: failure.status(), fields: &fields, body: body.as_bytes() }, down, report).await
     }
 
-    /// Answers by the proxy itself. The connection goes on unless the client still sends.
-    async fn answer(&mut self, status: u16, fields: &[(&str, &str)], body: &[u8], report: &mut Report) -> Next {
-        report.status = status;
+    /// Answers by the proxy itself. A connection goes on unless the client still sends.
+    async fn answer(&mut self, reply: Reply<'_>, down: &mut Side<'_>, report: &mut Report) -> Next {
+        report.status = reply.status;
+        let to_head = self.note.is_head();
+        report.response_bytes = if to_head { 0 } else { reply.body.len() as u64 };
+        let conn = match down {
+            Side::Text(conn) => conn,
+            Side::Stream(stream) => {
+                // A client that still sends is told to stop as the stream is dropped.
+                if stream.send_whole(reply.of_h2(to_head), if to_head { &[] } else { reply.body }).is_err() {
+                    report.failure = Some(Failure::DownstreamClosed);
+                }
+                return Next::Close;
+            }
+        };
         let has_rest = match self.body_left {
-            Left::All => !self.discard_body(),
+            Left::All => !self.discard_body(conn),
             Left::Part => true,
             Left::Nothing => false,
         };
         let close = has_rest || !self.request.keep_alive || self.path.drain.is_draining();
-        let to_head = self.note.is_head();
-        report.response_bytes = if to_head { 0 } else { body.len() as u64 };
         let manner = Manner { version: self.request.version, to_head, close };
-        self.conn.discard_tx();
-        reply::write(&mut self.conn.tx, status, fields, body, manner);
-        if self.flush().await.is_err() {
+        conn.discard_tx();
+        reply.write(&mut conn.tx, manner);
+        if self.flush(conn).await.is_err() {
             return Next::Close;
         }
         if close { Next::Linger } else { Next::Request }
     }
 
-    /// Answers a head that cannot be read; nothing after it can be either.
-    async fn refuse_head(&mut self, failure: Failure) -> Next {
-        let mut report = Report::new(Instant::now());
-        report.failure = Some(failure);
-        report.status = failure.status();
-        self.note.take_nothing(self.path.access_log.as_ref());
-        report.tell(&self.told(), &self.note, "");
-        if report.status == 0 {
-            return Next::Close;
-        }
-        let manner = Manner { version: Version::Http11, to_head: false, close: true };
-        self.conn.discard_tx();
-        reply::write_failure(&mut self.conn.tx, failure, manner);
-        if self.flush().await.is_err() { Next::Close } else { Next::Linger }
+    /// Decides about the request whose head this is; the head as it goes on is then there.
+    fn decide<'t>(&mut self, tables: &'t Tables, http: &'t Http, head: Head<'_>) -> Decided<'t> {
+        plan::decide(self, tables, http, head)
     }
+
+    /// Begins to tell of the request whose head this is.
+    fn begin(&mut self, head: &impl report::Head, content_type: &[u8], begun: Instant) -> Report {
+        let trace = self.path.tracing.context(&head.trace(), rand::random);
+        self.note.take(head, self.path.access_log.as_ref(), trace);
+        self.body_left = Left::All;
+        self.is_grpc = is_grpc(content_type);
+        Report { grpc: self.is_grpc.then(Grpc::default), ..Report::new(begun) }
+    }
+}
+
+/// gRPC itself, not its dialect for browsers.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }

@@ -10,7 +10,8 @@ use crate::data::DataPath;
 use crate::detect::{Spoken, detect};
 use crate::failure::Failure;
 use crate::headers::Edge;
-use crate::{http, tcp};
+use crate::http::{self, Chosen};
+use crate::tcp;
 
 /// Serves one inbound connection, from its original destination to its report.
 ///
@@ -35,7 +36,10 @@ pub(crate) async fn serve(path: &DataPath, listener: &Arc<Listener>, socket: Tcp
         return path.refuse(EDGE, &arrival, Failure::NoRoute("no filter chain is for this port"));
     };
     match &chain.filter {
-        Filter::Http(http) => http::serve(path, Arc::clone(http), (EDGE, arrival), conn).await,
+        Filter::Http(http) => {
+            let chosen = Chosen::new(listener, port, spoken, http);
+            http::serve(path, chosen, (EDGE, arrival), conn).await
+        }
         Filter::Tcp(tcp) => {
             let tables = path.tables.load_full();
             Box::pin(tcp::serve(path, &tables, tcp, (EDGE, arrival), conn)).await

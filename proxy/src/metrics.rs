@@ -23,6 +23,7 @@ pub use self::labels::Identity;
 pub use self::listeners::{Accepted, Listeners};
 pub use self::path::PathMetrics;
 pub use self::series::{Counted, HttpSeries, TcpSeries};
+use crate::frames::Cut;
 use crate::headers::Edge;
 use crate::peers::{PeerId, Peers};
 
@@ -46,6 +47,8 @@ pub struct Metrics {
     room: Room,
     /// Look-ups of kinds for which there was no room.
     overflows: AtomicU64,
+    /// Connections of HTTP/2 that were cut, by reason.
+    cut: [AtomicU64; Cut::ALL.len()],
 }
 
 /// What tells one kind of traffic from another.
@@ -102,7 +105,16 @@ impl Metrics {
             tcp: Bounded::default(),
             room: Room::new(max_series),
             overflows: AtomicU64::new(0),
+            cut: Default::default(),
         })
+    }
+
+    /// Counts a client's connection of HTTP/2 that was cut.
+    pub fn cut(&self, reason: Cut) {
+        let counted = self.cut.iter().zip(Cut::ALL).find(|(_, of)| *of == reason);
+        if let Some((count, _)) = counted {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts one request; takes no lock and formats nothing when its kind was seen by this thread before.

@@ -10,7 +10,8 @@ use crate::data::DataPath;
 use crate::detect::{Spoken, detect};
 use crate::failure::Failure;
 use crate::headers::Edge;
-use crate::{http, tcp};
+use crate::http::{self, Chosen};
+use crate::tcp;
 
 /// Serves one outbound connection, from its original destination to its report.
 ///
@@ -40,10 +41,10 @@ pub(crate) async fn serve(
     };
     match &chain.filter {
         Filter::Http(http) => {
-            let http = Arc::clone(http);
+            let chosen = Chosen::new(listener, port, spoken, http);
             // A connection may outlive many tables: it does not keep those that it began with.
             drop(tables);
-            http::serve(path, http, (edge, arrival), conn).await
+            http::serve(path, chosen, (edge, arrival), conn).await
         }
         Filter::Tcp(tcp) => Box::pin(tcp::serve(path, &tables, tcp, (edge, arrival), conn)).await,
     }

@@ -22,7 +22,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 const KEPT: usize = 256;
 /// After so long the kernel is asked whether a connection still lives; before, the runtime knows.
 const FRESH: Duration = Duration::from_millis(50);
-const SHARDS: usize = 16;
+pub(crate) const SHARDS: usize = 16;
 
 thread_local! {
     static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
@@ -30,7 +30,7 @@ thread_local! {
 static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
 /// Each thread has a shard of its own, so that no other waits for its lock (until there are more threads than shards).
-fn shard() -> usize {
+pub(crate) fn shard() -> usize {
     SHARD.with(|shard| {
         shard.get().unwrap_or_else(|| {
             let mine = NEXT_SHARD.fetch_add(1, Ordering::Relaxed) % SHARDS;

@@ -1,10 +1,18 @@
-//! Moves one body from one connection to the other, framed anew.
+//! Moves one body from one side to the other, framed anew.
+//!
+//! Between two connections of HTTP/1.1 bytes go from one's buffer into the other's socket. Where a stream of HTTP/2 takes
+//! part they go [piece by piece](carry).
+
+mod carry;
 
 use std::io::Write as _;
 use std::task::{Context, Poll, ready};
 
 use crate::codec::{Body, Malformed, Piece};
 use crate::conn::Conn;
+use crate::side::Side;
+
+use self::carry::Carried;
 
 /// How a body goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +44,10 @@ pub(crate) struct Pump {
     /// Bytes at the front of the sender's buffer that go out as they are.
     direct: usize,
     trailers: Vec<u8>,
+    /// Whether all of it has been taken from the sender.
     ended: bool,
     replay: Replay,
+    carried: Carried,
     /// Bytes of content so far.
     pub(crate) content: u64,
 }
@@ -69,11 +79,13 @@ impl Replay {
 const COALESCED: usize = 64 * 1024;
 
 impl Pump {
-    /// A body that goes out in this framing.
+    /// A body that goes out in this framing, where it goes out as text.
     #[must_use]
     pub(crate) fn new(body: Body, framing: Framing) -> Self {
         let ended = body.is_done() && framing == Framing::Raw;
-        Pump { body, framing, direct: 0, trailers: Vec::new(), ended, replay: Replay::default(), content: 0 }
+        let mut carried = Carried::default();
+        carried.has_put_end = ended;
+        Pump { body, framing, direct: 0, trailers: Vec::new(), ended, replay: Replay::default(), carried, content: 0 }
     }
 
     /// Keeps what is sent up to so many bytes, so that it can be sent again.
@@ -95,16 +107,51 @@ impl Pump {
         self.replay.limit > 0 && !self.replay.is_lost
     }
 
-    /// Begins anew towards another receiver, with what stands in `to.tx` before the body.
-    pub(crate) fn restart(&mut self, from: &mut Conn, to: &mut Conn) {
-        from.rx.consume(std::mem::take(&mut self.direct));
-        to.tx.extend_from_slice(&self.replay.bytes);
+    /// Begins anew towards another receiver, with what stands in its `tx` before the body.
+    pub(crate) fn restart(&mut self, from: &mut Side<'_>, to: &mut Side<'_>) {
+        match from {
+            Side::Text(from) => from.rx.consume(std::mem::take(&mut self.direct)),
+            Side::Stream(from) => self.carried.forget(from),
+        }
+        let is_empty = self.is_empty();
+        match to {
+            Side::Text(to) if self.framing == Framing::Chunked => {
+                chunk(&mut to.tx, &self.replay.bytes);
+                self.carried.begin(&[], is_empty);
+                if self.ended {
+                    self.put_text_end(to);
+                }
+            }
+            Side::Text(to) => {
+                to.tx.extend_from_slice(&self.replay.bytes);
+                self.carried.begin(&[], is_empty);
+            }
+            Side::Stream(_) => self.carried.begin(&self.replay.bytes, is_empty),
+        }
     }
 
-    /// Moves what can be moved; ready when all has been written, with what stood in `to.tx` before it.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn) -> Poll<Result<(), PumpError>> {
+    /// Moves what can be moved; ready when all has been written, with what stood before it.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Side<'_>,
+        to: &mut Side<'_>,
+    ) -> Poll<Result<(), PumpError>> {
+        match (from, to) {
+            (Side::Text(from), Side::Text(to)) => self.poll_text(cx, from, to),
+            (from, to) => self.poll_carry(cx, from, to),
+        }
+    }
+
+    /// As [`Pump::poll`], between two connections.
+    pub(crate) fn poll_text(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Conn,
+        to: &mut Conn,
+    ) -> Poll<Result<(), PumpError>> {
         loop {
-            let wants_bytes = self.decode(from, to).map_err(PumpError::Malformed)?;
+            let wants_bytes = self.take_pieces(from, to).map_err(PumpError::Malformed)?;
             while self.direct > 0 || !to.is_flushed() {
                 let body = from.rx.filled().get(..self.direct).unwrap_or_default();
                 let written = ready!(to.poll_write(cx, body)).map_err(|_| PumpError::Write)?;
@@ -127,15 +174,6 @@ impl Pump {
     }
 
     /// Takes pieces off the sender's buffer until there is something to write; says whether more bytes are needed.
-    fn decode(&mut self, from: &mut Conn, to: &mut Conn) -> Result<bool, Malformed> {
-        let before = to.tx.len();
-        let wants_bytes = self.take_pieces(from, to)?;
-        if self.framing == Framing::Chunked {
-            self.replay.keep(to.tx.get(before..).unwrap_or_default());
-        }
-        Ok(wants_bytes)
-    }
-
     fn take_pieces(&mut self, from: &mut Conn, to: &mut Conn) -> Result<bool, Malformed> {
         while !self.ended && self.direct == 0 && to.tx.len() < COALESCED {
             match self.body.next(from.rx.filled())? {
@@ -147,7 +185,9 @@ impl Pump {
                         self.direct = data.len();
                         self.replay.keep(from.rx.filled().get(..self.direct).unwrap_or_default());
                     } else {
-                        chunk(&mut to.tx, from.rx.filled().get(data).unwrap_or_default());
+                        let data = from.rx.filled().get(data).unwrap_or_default();
+                        self.replay.keep(data);
+                        chunk(&mut to.tx, data);
                         from.rx.consume(consumed);
                     }
                     // A body by length ends with its last byte.

@@ -42,16 +42,6 @@ pub(crate) async fn serve(
     relay(report, arrival, conn, tcp.idle_timeout.unwrap_or(IDLE)).await
 }
 
-/// Passes the bytes of a connection to its original destination, whatever they are.
-///
-/// # Errors
-///
-/// It cannot be reached, or the connection ended early.
-pub(crate) async fn pass_through(path: &DataPath, (edge, arrival): (Edge, Arrival), conn: Conn) -> Result<(), Failure> {
-    let report = TcpReport::new(path, (edge, &arrival), &path.passthrough);
-    relay(report, arrival, conn, IDLE).await
-}
-
 async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle: Duration) -> Result<(), Failure> {
     let (path, cluster) = (report.path, Arc::clone(&report.cluster));
     let cluster = &*cluster;
@@ -123,7 +113,7 @@ impl Direction {
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn) -> Poll<Result<(), PumpError>> {
         loop {
             match self {
-                Direction::Flowing(pump) => match pump.poll(cx, from, to) {
+                Direction::Flowing(pump) => match pump.poll_text(cx, from, to) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => *self = Direction::Ending,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

@@ -9,10 +9,14 @@ mod bodies;
 mod breakers;
 #[path = "data/connections.rs"]
 mod connections;
+#[path = "data/http2.rs"]
+mod http2;
 #[path = "data/mesh.rs"]
 mod mesh;
 #[path = "data/opaque.rs"]
 mod opaque;
+#[path = "data/peers.rs"]
+mod peers;
 #[path = "data/retries.rs"]
 mod retries;
 #[path = "data/routing.rs"]

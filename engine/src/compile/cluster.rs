@@ -115,22 +115,26 @@ fn upstream(message: &mut pb::Cluster) -> Result<(Upstream, Option<NonZeroU32>),
     };
     let read = || {
         let mut options: upstream_http::HttpProtocolOptions = typed(&any, extension::HTTP_OPTIONS.1)?;
-        match options.upstream_protocol_options.take() {
+        let upstream = match options.upstream_protocol_options.take() {
             Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)) => match config.protocol_config {
-                Some(ProtocolConfig::HttpProtocolOptions(http1)) => nothing_left(&http1)?,
-                Some(ProtocolConfig::Http2ProtocolOptions(_)) => {
-                    return Err(Refusal::not_in_force("http2_protocol_options"));
-                }
+                Some(ProtocolConfig::HttpProtocolOptions(http1)) => nothing_left(&http1).map(|()| Upstream::Http1)?,
+                Some(ProtocolConfig::Http2ProtocolOptions(http2)) => nothing_left(&http2).map(|()| Upstream::Http2)?,
                 _ => return Err(Refusal::not_in_force("explicit_http_config")),
             },
+            Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(mut config)) => {
+                nothing_left(&config.http_protocol_options.take().unwrap_or_default())?;
+                nothing_left(&config.http2_protocol_options.take().unwrap_or_default())?;
+                nothing_left(&config).at("use_downstream_protocol_config")?;
+                Upstream::AsDownstream
+            }
             Some(_) => return Err(Refusal::not_in_force("upstream_protocol_options")),
             None => return Err(Refusal::invalid("`upstream_protocol_options` is missing")),
-        }
+        };
         let mut common = options.common_http_protocol_options.take().unwrap_or_default();
         let requests = common.max_requests_per_connection.take().and_then(|number| NonZeroU32::new(number.value));
         nothing_left(&common).at("common_http_protocol_options")?;
         nothing_left(&options)?;
-        Ok((Upstream::Http1, requests))
+        Ok((upstream, requests))
     };
     read().at("typed_extension_protocol_options")
 }

@@ -88,6 +88,7 @@ fn one(mut message: pb::LbEndpoint, known: &HashMap<SocketAddr, &Arc<Load>>) -> 
         app: text("app"),
         version: text("version"),
         service_account: text("service_account"),
+        speaks_h2: &*text("proxy") == "h2",
         load: known.get(&address).map_or_else(Arc::default, |load| Arc::clone(load)),
     })
 }

@@ -134,6 +134,8 @@ pub struct Endpoint {
     pub version: Box<str>,
     /// The workload's service account.
     pub service_account: Box<str>,
+    /// Whether a proxy of the mesh stands beside it, which takes HTTP/2 for any application that speaks HTTP.
+    pub speaks_h2: bool,
     /// Counters that the data path keeps; they survive updates as long as the address stays in the cluster.
     pub load: Arc<Load>,
 }

@@ -61,7 +61,7 @@ pub(super) fn is_host_name(bytes: &[u8]) -> bool {
 }
 
 /// Cuts spaces and tabs from both ends.
-pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }

@@ -46,6 +46,8 @@ pub enum Version {
     /// HTTP/1.1.
     #[default]
     Http11,
+    /// HTTP/2.
+    Http2,
 }
 
 impl Version {
@@ -63,6 +65,7 @@ impl Version {
         match self {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2",
         }
     }
 }
@@ -101,6 +104,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What the proxy has to do with a field of this name, which is a token.
+    ///
+    /// # Errors
+    ///
+    /// Servers that take `_` and `-` for the same would read it as a second Host, length or framing.
+    pub fn read(name: &[u8]) -> Result<Self, Malformed> {
+        if name.contains(&b'_') { Kind::of_underscored(name) } else { Ok(Kind::of(name)) }
+    }
+
     fn of(name: &[u8]) -> Self {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
@@ -262,7 +274,7 @@ pub(super) fn parse_field(line: &[u8], at: usize) -> Result<Field, Malformed> {
     if !is_value(raw) {
         return Err(Malformed::Control);
     }
-    let kind = if name.contains(&b'_') { Kind::of_underscored(name)? } else { Kind::of(name) };
+    let kind = Kind::read(name)?;
     let value = trim(raw);
     let lead = raw.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let start = if value.is_empty() { at + line.len() } else { at + colon + 1 + lead };
@@ -354,7 +366,7 @@ fn is_end_to_end(kind: Kind) -> bool {
 }
 
 /// Reads a Content-Length: digits, nothing else.
-fn parse_length(text: &[u8]) -> Result<u64, Malformed> {
+pub(crate) fn parse_length(text: &[u8]) -> Result<u64, Malformed> {
     if text.contains(&b',') {
         return Err(Malformed::TwoLengths);
     }

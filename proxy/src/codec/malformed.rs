@@ -66,6 +66,9 @@ pub enum Malformed {
     /// A trailer section over the limit, or with a field that may not be in it.
     #[error("the trailer of the message is not valid")]
     Trailer,
+    /// Frames of HTTP/2 that cannot be read, or are not sent as they may be.
+    #[error("the frames of HTTP/2 are not valid")]
+    Frames,
 }
 
 impl Malformed {

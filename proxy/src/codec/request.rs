@@ -77,7 +77,7 @@ pub fn parse_request(bytes: &[u8], end: usize, limits: &Limits, request: &mut Re
     request.length = framing.length;
     request.is_chunked = framing.is_chunked;
     request.keep_alive = match request.version {
-        Version::Http11 => !framing.says_close,
+        Version::Http11 | Version::Http2 => !framing.says_close,
         Version::Http10 => framing.says_keep_alive && !framing.says_close,
     };
     if request.version == Version::Http10 && framing.is_chunked {
@@ -136,4 +136,31 @@ fn host(head: &[u8], target: Option<Span>, request: &mut Request) -> Result<(), 
     }
     request.host = host.or(target);
     Ok(())
+}
+
+/// Checks what a request is aimed at whose parts came one by one, as HTTP/2's do, and gives its host.
+///
+/// # Errors
+///
+/// The path or the host is not valid, or the authority and the host header disagree.
+pub(crate) fn check_head<'h>(
+    method: &[u8],
+    path: &[u8],
+    authority: Option<&'h [u8]>,
+    host: Option<&'h [u8]>,
+) -> Result<&'h [u8], Malformed> {
+    if method != b"CONNECT" {
+        let target = parse_target(path, Span::new(0, path.len()), method)?;
+        if target.authority.is_some() {
+            return Err(Malformed::Target);
+        }
+    }
+    for host in authority.iter().chain(&host) {
+        check_host(host)?;
+    }
+    match (authority, host) {
+        (Some(authority), Some(host)) if !is_same_authority(authority, host) => Err(Malformed::HostDisagrees),
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+        (None, None) => Err(Malformed::NoHost),
+    }
 }

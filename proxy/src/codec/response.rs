@@ -67,7 +67,7 @@ pub fn parse_response(bytes: &[u8], end: usize, limits: &Limits, response: &mut 
     response.length = framing.length;
     response.is_chunked = framing.is_chunked;
     response.keep_alive = match response.version {
-        Version::Http11 => !framing.says_close,
+        Version::Http11 | Version::Http2 => !framing.says_close,
         Version::Http10 => framing.says_keep_alive && !framing.says_close,
     };
     Ok(())

@@ -3,19 +3,27 @@
 use std::sync::Arc;
 
 use engine::decide::Forwarded;
-use engine::tables::{Cluster, Upstream};
+use engine::tables::Cluster;
 use tokio::time::Instant;
 
+use super::connection::{Line, Up};
 use super::{Left, Next, Session};
 use crate::access_log::Format;
-use crate::codec::Body;
+use crate::codec::{Body, Version};
 use crate::conn::Conn;
 use crate::exchange::{Broken, Client, Exchange, Finished, Parts};
 use crate::failure::Failure;
+use crate::headers::h2::{SPOKEN, of_text, write_text};
+use crate::multiplex::Lease;
 use crate::pump::{Framing, Pump};
 use crate::report::Report;
 use crate::retry::{Clock, Lost, Tries};
+use crate::side::Side;
+use crate::stream::Stream;
 use crate::upstream::{self, Active, InFlight, Target};
+
+/// An upstream that keeps saying that it has not looked at a request is asked so often.
+const UNSEEN: usize = 3;
 
 /// A request on its way to a cluster.
 pub(super) struct Call<'c, 't> {
@@ -36,27 +44,29 @@ enum Tried {
 }
 
 impl Session<'_> {
-    /// Sends the request whose head stands in `outgoing`. A failure is returned only if the client can still be told.
-    pub(super) async fn forward(&mut self, forwarded: &Forwarded<'_>, report: &mut Report) -> Result<Next, Failure> {
+    /// Sends the request whose head has been written. A failure is returned only if the client can still be told.
+    pub(super) async fn forward(
+        &mut self,
+        forwarded: &Forwarded<'_>,
+        down: &mut Side<'_>,
+        report: &mut Report,
+    ) -> Result<Next, Failure> {
         let cluster = forwarded.cluster;
         report.cluster = Some(Arc::clone(cluster));
-        if cluster.spec.upstream == Upstream::Http2 {
-            return Err(Failure::UpstreamHttp2);
-        }
         let _active = Active::at(cluster)?;
         let retry = forwarded.retry();
         let mut tries = Tries::new(retry, cluster, self.note.is_idempotent());
         let mut clock = Clock::new(forwarded.timeout(), retry);
-        let mut body = Pump::new(Body::of_request(&self.request), self.request_framing()).replayed(tries.replayed());
-        let mut may_reuse = true;
+        let mut body = self.request_body(down).replayed(tries.replayed());
+        let mut unseen = 0;
         loop {
             let call = Call { cluster, tries: &mut tries, clock: &mut clock, body: &mut body };
-            let tried = self.try_once(call, may_reuse, report).await;
+            let tried = self.try_once(call, down, unseen, report).await;
             report.is_retry_exceeded = tries.is_exceeded;
             match tried? {
                 Tried::Done(next) => return Ok(next),
-                Tried::Unseen => may_reuse = false,
-                Tried::Again => self.back_off(&tries, &mut clock).await?,
+                Tried::Unseen => unseen += 1,
+                Tried::Again => self.back_off(&tries, &mut clock, down).await?,
             }
         }
     }
@@ -65,12 +75,15 @@ impl Session<'_> {
     async fn try_once(
         &mut self,
         mut call: Call<'_, '_>,
-        may_reuse: bool,
+        down: &mut Side<'_>,
+        unseen: usize,
         report: &mut Report,
     ) -> Result<Tried, Failure> {
         let surely = !self.can_repeat(call.body);
-        let (mut up, target, is_used) = match self.connection(&mut call, report, may_reuse, surely).await {
-            Ok(connection) => connection,
+        let may_reuse = unseen == 0;
+        let found = self.connection(&mut call, down, report, may_reuse, surely).await;
+        let (line, target, is_used) = match found {
+            Ok(found) => found,
             Err(Failure::UpstreamConnect) if call.body.can_restart() && call.tries.again(Lost::Connect) => {
                 return Ok(Tried::Again);
             }
@@ -78,27 +91,39 @@ impl Session<'_> {
         };
         call.tries.tries(&target);
         report.attempts += 1;
-        if self.note.format().is_some_and(Format::wants_upstream_local) {
-            report.upstream_local = up.local_address();
-        }
         let flight = InFlight::at(&target);
-        up.tx.extend_from_slice(&self.outgoing);
-        call.body.restart(&mut self.conn, &mut up);
-        let (ended, started) = self.exchange(&mut up, &mut call, report).await;
+        let mut up = match line {
+            Line::Text(conn) => {
+                if self.note.format().is_some_and(Format::wants_upstream_local) {
+                    report.upstream_local = conn.local_address();
+                }
+                Up::Text(self.begin_text(conn))
+            }
+            Line::Lease(lease) => match self.begin_stream(lease, call.cluster, &target, call.body)? {
+                Some(stream) => Up::Stream(stream),
+                None if unseen < UNSEEN => return Ok(Tried::Unseen),
+                None => return Err(Failure::UpstreamReset),
+            },
+        };
+        call.body.restart(down, &mut up.side());
+        let (ended, started) = self.exchange(&mut up, &mut call, down, report).await;
         let failure = match ended {
             Ok(finished) => {
                 let is_error = report.status >= 500;
                 upstream::observe(call.cluster, &target, is_error, || self.path.now());
-                self.give_back(call.cluster, &target, up, finished.upstream);
-                return Ok(Tried::Done(self.after(finished)));
+                if let Up::Text(up) = up {
+                    self.give_back(call.cluster, &target, up, finished.upstream);
+                }
+                return Ok(Tried::Done(after(finished, down)));
             }
             Err(Broken::Again) => {
                 upstream::observe(call.cluster, &target, self.response.status >= 500, || self.path.now());
                 return Ok(Tried::Again);
             }
+            Err(Broken::Unseen) if !started && unseen < UNSEEN && call.body.can_restart() => return Ok(Tried::Unseen),
             // The endpoint closed an idle connection at the moment it was used: it has not seen the request.
             Err(Broken::Unanswered) if is_used && !started && self.can_repeat(call.body) => return Ok(Tried::Unseen),
-            Err(Broken::Unanswered) => Failure::UpstreamReset,
+            Err(Broken::Unanswered | Broken::Unseen) => Failure::UpstreamReset,
             Err(Broken::TryTimeout) => Failure::Timeout,
             Err(Broken::Failed(failure)) => failure,
         };
@@ -117,17 +142,60 @@ impl Session<'_> {
         Err(failure)
     }
 
+    /// The request's body, as it comes.
+    fn request_body(&self, down: &Side<'_>) -> Pump {
+        let framing = if self.request.is_chunked { Framing::Chunked } else { Framing::Raw };
+        match down {
+            Side::Text(_) => Pump::new(Body::of_request(&self.request), framing),
+            Side::Stream(stream) => Pump::of_stream(stream.has_ended(), framing),
+        }
+    }
+
+    /// Puts the request's head before what goes out on a connection.
+    fn begin_text(&self, mut conn: Conn) -> Conn {
+        match &self.fields {
+            Some(parts) => write_text(&mut conn.tx, parts, self.request.is_chunked),
+            None => conn.tx.extend_from_slice(&self.outgoing),
+        }
+        conn
+    }
+
+    /// Sends the request's head on a stream of its own; none if the connection takes no more.
+    fn begin_stream(
+        &mut self,
+        lease: Lease,
+        cluster: &Cluster,
+        target: &Target,
+        body: &Pump,
+    ) -> Result<Option<Stream>, Failure> {
+        let mut request = match &self.fields {
+            Some(parts) => http::Request::from_parts((**parts).clone(), ()),
+            None => of_text(&self.outgoing).map_err(Failure::BadRequest)?,
+        };
+        if target.endpoint.as_ref().is_some_and(|endpoint| endpoint.speaks_h2) {
+            let spoken = if self.speaks_h2(cluster) { Version::Http2 } else { Version::Http11 };
+            request.headers_mut().insert(SPOKEN, http::HeaderValue::from_static(spoken.as_str()));
+        }
+        match lease.send(request, body.is_empty()) {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) => {
+                tracing::debug!(%error, address = %target.address, "a connection to an upstream takes no more requests");
+                Ok(None)
+            }
+        }
+    }
+
     /// Waits before another try, unless the client goes or the request's time is over.
-    async fn back_off(&mut self, tries: &Tries<'_>, clock: &mut Clock) -> Result<(), Failure> {
+    async fn back_off(&mut self, tries: &Tries<'_>, clock: &mut Clock, down: &mut Side<'_>) -> Result<(), Failure> {
         let now = Instant::now();
         clock.start(now);
         let wait = tries.back_off();
         match clock.left(now) {
             Some(left) if left <= wait => {
-                Box::pin(self.wait(left)).await?;
+                Box::pin(self.wait(down, left)).await?;
                 Err(Failure::Timeout)
             }
-            _ => Box::pin(self.wait(wait)).await,
+            _ => Box::pin(self.wait(down, wait)).await,
         }
     }
 
@@ -140,10 +208,6 @@ impl Session<'_> {
         }
     }
 
-    fn request_framing(&self) -> Framing {
-        if self.request.is_chunked { Framing::Chunked } else { Framing::Raw }
-    }
-
     /// Whether the request can be sent a second time when nobody knows whether the first was seen.
     fn can_repeat(&self, body: &Pump) -> bool {
         self.note.is_idempotent() && (body.is_kept() || !self.request.has_body())
@@ -152,16 +216,21 @@ impl Session<'_> {
     /// Runs one exchange, and takes down what came of it; also whether the client has got anything.
     async fn exchange(
         &mut self,
-        up: &mut Conn,
+        up: &mut Up,
         call: &mut Call<'_, '_>,
+        down: &mut Side<'_>,
         report: &mut Report,
     ) -> (Result<Finished, Broken>, bool) {
-        self.conn.is_unfinished = true;
-        let client =
-            Client { version: self.request.version, to_head: self.note.is_head(), keep_alive: self.request.keep_alive };
+        down.set_unfinished(true);
+        let client = Client {
+            version: self.request.version,
+            to_head: self.note.is_head(),
+            keep_alive: self.request.keep_alive,
+            is_patient: self.is_grpc,
+        };
         let mut exchange = Exchange::new(Parts {
-            down: &mut self.conn,
-            up,
+            down: down.again(),
+            up: up.side(),
             response: &mut self.response,
             deadline: &mut self.deadline,
             clock: call.clock,
@@ -175,22 +244,26 @@ impl Session<'_> {
         let ended = std::future::poll_fn(|cx| exchange.poll(cx)).await;
         (report.request_bytes, report.response_bytes) = exchange.content();
         report.answered = exchange.answered;
+        if let Some(grpc) = &mut report.grpc {
+            grpc.status = exchange.grpc_status();
+        }
         self.body_left = if exchange.has_sent_request() { Left::Nothing } else { Left::Part };
         let started = exchange.has_started();
         if exchange.answered.is_some() && (started || ended.is_ok()) {
             report.status = self.response.status;
         }
-        self.conn.is_unfinished = false;
+        down.set_unfinished(false);
         (ended, started)
     }
+}
 
-    fn after(&self, finished: Finished) -> Next {
-        match finished {
-            Finished { downstream: true, .. } => Next::Request,
-            // Closing with bytes unread would reset the connection under the answer.
-            Finished { request_left: true, .. } => Next::Linger,
-            Finished { .. } if !self.conn.rx.is_empty() => Next::Linger,
-            Finished { .. } => Next::Close,
-        }
+fn after(finished: Finished, down: &Side<'_>) -> Next {
+    match (finished, down) {
+        (_, Side::Stream(_)) => Next::Close,
+        (Finished { downstream: true, .. }, _) => Next::Request,
+        // Closing with bytes unread would reset the connection under the answer.
+        (Finished { request_left: true, .. }, _) => Next::Linger,
+        (_, Side::Text(conn)) if !conn.rx.is_empty() => Next::Linger,
+        _ => Next::Close,
     }
 }

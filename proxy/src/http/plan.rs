@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use engine::decide::{Forwarded, Outcome, decide};
+use engine::decide::{Forwarded, Outcome, decide as decide_by_engine};
 use engine::path::{canonical_authority, canonical_path};
 use engine::tables::{Direct, Http, Tables};
 use engine::trace::NoTrace;
 
 use super::Session;
-use crate::codec::{Kind, Request};
+use crate::codec::{Kind, Malformed, Request, Version};
 use crate::failure::Failure;
+use crate::headers::h2::{SPOKEN, rewrite_request};
 use crate::headers::{Edge, RequestChanges, is_external, new_request_id, write_request};
 use crate::upstream;
 
@@ -26,7 +27,7 @@ pub(super) struct Decided<'t> {
 
 /// What happens to a request.
 pub(super) enum Plan<'t> {
-    /// It goes on; its head stands in `Session::outgoing`.
+    /// It goes on; its head stands in `Session::outgoing` or `Session::fields`.
     Forward(Forwarded<'t>),
     /// It is answered with a status and another place.
     Redirect(u16, String),
@@ -42,10 +43,18 @@ impl<'t> From<Failure> for Decided<'t> {
     }
 }
 
+/// A request's head as it came.
+pub(super) enum Head<'h> {
+    /// Lines of text, where they stand.
+    Text(&'h [u8]),
+    /// Fields.
+    Fields(Box<http::request::Parts>),
+}
+
 /// A request's head with its path and authority in canonical form, as the engine sees it.
 struct Asked<'a> {
     request: &'a Request,
-    head: &'a [u8],
+    head: &'a Head<'a>,
     method: &'a str,
     authority: &'a str,
     path: &'a str,
@@ -69,73 +78,112 @@ impl engine::request::Request for Asked<'_> {
     }
 
     fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let (text, fields) = match self.head {
+            Head::Text(head) => (Some((head, self.request.fields.iter())), None),
+            Head::Fields(parts) => (None, Some(parts.headers.get_all(name).iter())),
+        };
         let name = name.as_bytes();
-        let fields = self.request.fields.iter();
-        fields
-            .filter(move |field| field.name.of(self.head).eq_ignore_ascii_case(name))
-            .map(|field| field.value.of(self.head))
+        let of_text = text.into_iter().flat_map(move |(head, fields)| {
+            let named = fields.filter(move |field| field.name.of(head).eq_ignore_ascii_case(name));
+            named.map(move |field| field.value.of(head))
+        });
+        of_text.chain(fields.into_iter().flatten().map(http::HeaderValue::as_bytes))
     }
 }
 
-impl Session<'_> {
-    /// Decides about the request at the front of the buffer, and writes its head as it goes on.
-    pub(super) fn decide<'t>(&mut self, tables: &'t Tables, http: &'t Http) -> Decided<'t> {
-        let head = self.conn.rx.filled();
-        let method = self.request.method.text(head).unwrap_or_default();
-        if self.request.wants_upgrade || method == "CONNECT" {
-            return Failure::UpgradeRefused.into();
+/// Decides about a request, and writes its head as it goes on.
+pub(super) fn decide<'t>(session: &mut Session<'_>, tables: &'t Tables, http: &'t Http, head: Head<'_>) -> Decided<'t> {
+    let request = &session.request;
+    let uri = if let Head::Fields(parts) = &head { parts.uri.clone() } else { http::Uri::default() };
+    let (method, host, raw) = match &head {
+        Head::Text(head) => {
+            let raw = std::str::from_utf8(request.path(head)).unwrap_or_default();
+            (request.method.text(head).unwrap_or_default(), request.host.map(|host| host.text(head)), raw)
         }
-        // A client of HTTP/1.0 that names no host means the address that it connected to.
-        let host = match self.request.host.map(|host| host.text(head)) {
-            Some(Some(host)) => Cow::Borrowed(host),
-            Some(None) => return Failure::BadAuthority.into(),
-            None => Cow::Owned(self.arrival.destination.to_string()),
-        };
-        let Ok(authority) = canonical_authority(&host) else { return Failure::BadAuthority.into() };
-        let raw = std::str::from_utf8(self.request.path(head)).unwrap_or_default();
-        let path = match canonical_path(raw, http.path) {
-            Ok(path) => path,
-            Err(why) => return Failure::BadPath(why).into(),
-        };
-        let asked = Asked { request: &self.request, head, method, authority: &authority, path: &path };
-        let decision = decide(tables, http, &asked, &mut upstream::dice, &mut NoTrace);
-        let plan = match decision.outcome {
-            Outcome::Forward(forwarded) => {
-                let id = self.new_request_id();
-                let to = forwarded.path(&path);
-                let changes = RequestChanges {
-                    path: to.as_bytes(),
-                    authority: forwarded.authority(&host).as_bytes(),
-                    edge: self.edge,
-                    peer: self.arrival.peer.ip(),
-                    request_id: id.as_ref().map(<[u8; 36]>::as_slice),
-                    trace: self.note.trace(),
-                };
-                self.outgoing.clear();
-                write_request(&mut self.outgoing, &self.request, head, &changes);
-                if let Some(id) = id {
-                    self.note.take_request_id(&id);
-                }
-                Plan::Forward(forwarded)
+        Head::Fields(parts) => {
+            let raw = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+            (parts.method.as_str(), uri.authority().map(|host| Some(host.as_str())), raw)
+        }
+    };
+    if request.wants_upgrade || method == "CONNECT" {
+        return Failure::UpgradeRefused.into();
+    }
+    // A client of HTTP/1.0 that names no host means the address that it connected to.
+    let host = match host {
+        Some(Some(host)) => Cow::Borrowed(host),
+        Some(None) => return Failure::BadAuthority.into(),
+        None => Cow::Owned(session.arrival.destination.to_string()),
+    };
+    let Ok(authority) = canonical_authority(&host) else { return Failure::BadAuthority.into() };
+    let path = match canonical_path(raw, http.path) {
+        Ok(path) => path,
+        Err(why) => return Failure::BadPath(why).into(),
+    };
+    let asked = Asked { request, head: &head, method, authority: &authority, path: &path };
+    let decision = decide_by_engine(tables, http, &asked, &mut upstream::dice, &mut NoTrace);
+    let plan = match decision.outcome {
+        Outcome::Forward(forwarded) => {
+            match session.write_head(head, &forwarded.path(&path), &forwarded.authority(&host)) {
+                Ok(()) => Plan::Forward(forwarded),
+                Err(why) => Plan::Fail(Failure::BadRequest(why)),
             }
-            Outcome::Redirect(redirect) => Plan::Redirect(redirect.status(), redirect.location(&asked)),
-            Outcome::Direct(direct) => Plan::Direct(direct),
-            Outcome::Abort(abort) => Plan::Fail(Failure::FaultAbort(abort.status)),
-            Outcome::Unrouted(why) => Plan::Fail(Failure::NoRoute(why.reason())),
-            Outcome::NoCluster { status, .. } => Plan::Fail(Failure::NoCluster(status)),
+        }
+        Outcome::Redirect(redirect) => Plan::Redirect(redirect.status(), redirect.location(&asked)),
+        Outcome::Direct(direct) => Plan::Direct(direct),
+        Outcome::Abort(abort) => Plan::Fail(Failure::FaultAbort(abort.status)),
+        Outcome::Unrouted(why) => Plan::Fail(Failure::NoRoute(why.reason())),
+        Outcome::NoCluster { status, .. } => Plan::Fail(Failure::NoCluster(status)),
+    };
+    Decided { route: decision.route_name(), delay: decision.delay.map(|delay| delay.wait), plan }
+}
+
+impl Session<'_> {
+    /// Writes the head as it goes on to an upstream.
+    fn write_head(&mut self, head: Head<'_>, path: &str, authority: &str) -> Result<(), Malformed> {
+        let id = self.new_request_id(&head);
+        let changes = RequestChanges {
+            path: path.as_bytes(),
+            authority: authority.as_bytes(),
+            edge: self.edge,
+            peer: self.arrival.peer.ip(),
+            request_id: id.as_ref().map(<[u8; 36]>::as_slice),
+            trace: self.note.trace(),
         };
-        Decided { route: decision.route_name(), delay: decision.delay.map(|delay| delay.wait), plan }
+        self.outgoing.clear();
+        self.fields = None;
+        match head {
+            Head::Text(head) => {
+                self.is_from_h2 = false;
+                write_request(&mut self.outgoing, &self.request, head, &changes);
+            }
+            Head::Fields(mut parts) => {
+                self.is_from_h2 = self.edge != Edge::Inbound
+                    || parts.headers.get(SPOKEN).is_none_or(|spoken| spoken != Version::Http11.as_str());
+                rewrite_request(&mut parts, &changes)?;
+                self.fields = Some(parts);
+            }
+        }
+        if let Some(id) = id {
+            self.note.take_request_id(&id);
+        }
+        Ok(())
     }
 
     /// An id for a request that has none where requests enter the mesh, or whose id cannot be trusted.
-    fn new_request_id(&self) -> Option<[u8; 36]> {
+    fn new_request_id(&self, head: &Head<'_>) -> Option<[u8; 36]> {
+        let (has_id, is_forwarded) = match head {
+            Head::Text(_) => {
+                let has = |kind| self.request.field(kind).is_some();
+                (has(Kind::RequestId), has(Kind::ForwardedFor))
+            }
+            Head::Fields(parts) => {
+                (parts.headers.contains_key("x-request-id"), parts.headers.contains_key("x-forwarded-for"))
+            }
+        };
         let gets_one = match self.edge {
             Edge::Inbound => false,
-            Edge::Outbound => self.request.field(Kind::RequestId).is_none(),
-            Edge::Gateway => {
-                let is_forwarded = self.request.field(Kind::ForwardedFor).is_some();
-                self.request.field(Kind::RequestId).is_none() || is_external(self.arrival.peer.ip(), is_forwarded)
-            }
+            Edge::Outbound => !has_id,
+            Edge::Gateway => !has_id || is_external(self.arrival.peer.ip(), is_forwarded),
         };
         gets_one.then(new_request_id)
     }

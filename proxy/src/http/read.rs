@@ -8,8 +8,10 @@ use tokio::time::Instant;
 
 use super::Session;
 use crate::codec::{Body, Piece, Scan};
+use crate::conn::Conn;
 use crate::detect::{Spoken, recognise};
 use crate::failure::Failure;
+use crate::side::Side;
 
 /// How long an answer of the proxy's own may take to be written.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -20,10 +22,10 @@ const MAX_LINGER: usize = 1024 * 1024;
 
 impl Session<'_> {
     /// Whether the connection begins with HTTP/2's preface. Waits for the first byte as long as for a request.
-    pub(super) async fn is_h2(&mut self) -> Result<bool, Failure> {
+    pub(super) async fn is_h2(&mut self, conn: &mut Conn) -> Result<bool, Failure> {
         let idle = self.http.idle_timeout.unwrap_or(self.path.idle_timeout);
         self.deadline.set(Instant::now(), Some(idle));
-        let Session { conn, deadline, path, .. } = self;
+        let Session { deadline, path, .. } = self;
         let mut has_begun = false;
         std::future::poll_fn(|cx| {
             loop {
@@ -54,16 +56,16 @@ impl Session<'_> {
     }
 
     /// Reads until a head is there and gives its length; `None` is the connection's end in good order.
-    pub(super) async fn read_head(&mut self) -> Result<Option<usize>, Failure> {
+    pub(super) async fn read_head(&mut self, conn: &mut Conn) -> Result<Option<usize>, Failure> {
         let mut scan = Scan::default();
         let mut has_begun = false;
-        if self.conn.rx.is_empty() {
-            self.conn.park();
-            self.rest();
+        if conn.rx.is_empty() {
+            self.rest(&mut conn.tx);
+            conn.park();
             let idle = self.http.idle_timeout.unwrap_or(self.path.idle_timeout);
             self.deadline.set(Instant::now(), Some(idle));
         }
-        let Session { conn, deadline, path, .. } = self;
+        let Session { deadline, path, .. } = self;
         std::future::poll_fn(|cx| {
             loop {
                 match scan.find_end(conn.rx.filled(), &path.limits) {
@@ -94,11 +96,11 @@ impl Session<'_> {
     }
 
     /// Waits, unless the client goes meanwhile.
-    pub(super) async fn wait(&mut self, wait: Duration) -> Result<(), Failure> {
+    pub(super) async fn wait(&mut self, down: &mut Side<'_>, wait: Duration) -> Result<(), Failure> {
         self.deadline.set(Instant::now(), Some(wait));
-        let Session { conn, deadline, .. } = self;
+        let deadline = &mut self.deadline;
         std::future::poll_fn(|cx| {
-            if conn.poll_gone(cx).is_ready() {
+            if down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Failure::DownstreamClosed));
             }
             deadline.poll(cx).map(Ok)
@@ -107,8 +109,8 @@ impl Session<'_> {
     }
 
     /// Writes what stands in the connection's buffer.
-    pub(super) async fn flush(&mut self) -> io::Result<()> {
-        let Session { conn, deadline, .. } = self;
+    pub(super) async fn flush(&mut self, conn: &mut Conn) -> io::Result<()> {
+        let deadline = &mut self.deadline;
         let mut is_timed = false;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(flushed) = conn.poll_flush(cx) {
@@ -125,13 +127,13 @@ impl Session<'_> {
     }
 
     /// Throws away the request's body as far as it is in the buffer; `false` if more of it is to come.
-    pub(super) fn discard_body(&mut self) -> bool {
+    pub(super) fn discard_body(&self, conn: &mut Conn) -> bool {
         let mut body = Body::of_request(&self.request);
         while !body.is_done() {
-            match body.next(self.conn.rx.filled()) {
+            match body.next(conn.rx.filled()) {
                 Ok(Piece::More) | Err(_) => return false,
                 Ok(Piece::Data { consumed, .. } | Piece::Trailer { consumed, .. } | Piece::End { consumed }) => {
-                    self.conn.rx.consume(consumed);
+                    conn.rx.consume(consumed);
                 }
             }
         }
@@ -139,9 +141,9 @@ impl Session<'_> {
     }
 
     /// Ends the connection in an order in which the client gets what was written though it still sends.
-    pub(super) async fn linger(&mut self) {
+    pub(super) async fn linger(&mut self, conn: &mut Conn) {
         self.deadline.set(Instant::now(), Some(LINGER));
-        let Session { conn, deadline, .. } = self;
+        let deadline = &mut self.deadline;
         let mut is_shut = false;
         let mut thrown = 0;
         std::future::poll_fn(|cx| {

@@ -26,9 +26,9 @@ thread_local! {
 }
 
 impl Session<'_> {
-    /// Gives the memory back for as long as no request is there.
-    pub(super) fn rest(&mut self) {
-        if self.request.fields.capacity() == 0 || !self.conn.tx.is_empty() {
+    /// Gives the memory back for as long as no request is there, with the client's buffer if nothing is in it.
+    pub(super) fn rest(&mut self, tx: &mut Vec<u8>) {
+        if self.note.is_new() || !tx.is_empty() {
             return;
         }
         let spare = Spare {
@@ -36,7 +36,7 @@ impl Session<'_> {
             response: std::mem::take(&mut self.response),
             note: std::mem::take(&mut self.note),
             outgoing: std::mem::take(&mut self.outgoing),
-            tx: std::mem::take(&mut self.conn.tx),
+            tx: std::mem::take(tx),
         };
         if spare.outgoing.capacity() + spare.tx.capacity() > KEPT_BYTES {
             return;
@@ -51,15 +51,15 @@ impl Session<'_> {
     }
 
     /// Takes memory for a request, if there is any to spare.
-    pub(super) fn wake(&mut self) {
-        if self.request.fields.capacity() > 0 {
+    pub(super) fn wake(&mut self, tx: &mut Vec<u8>) {
+        if !self.note.is_new() {
             return;
         }
         let Ok(Some(spare)) = SPARE.try_with(|all| all.borrow_mut().pop()) else { return };
-        let Spare { request, response, note, outgoing, tx } = spare;
+        let Spare { request, response, note, outgoing, tx: spare } = spare;
         (self.request, self.response, self.note, self.outgoing) = (request, response, note, outgoing);
-        if self.conn.tx.is_empty() {
-            self.conn.tx = tx;
+        if tx.is_empty() {
+            *tx = spare;
         }
     }
 }

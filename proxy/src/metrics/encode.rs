@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use super::labels::Labels;
 use super::series::{BOUNDS, Histogram};
 use super::{HttpSeries, Metrics, clusters};
+use crate::frames::Cut;
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
@@ -37,11 +38,24 @@ impl Collector for Metrics {
         counters(encoder, ("istio_tcp_received_bytes", "Bytes received from callers"), &tcp, |s| Some(&s.received))?;
         self.room(encoder)?;
         self.listeners.encode(encoder)?;
+        self.cut_connections(encoder)?;
         clusters::encode(encoder, &self.tables.load())
     }
 }
 
 impl Metrics {
+    /// Clients that were cut off.
+    fn cut_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let (name, help) =
+            ("mesh_h2_connections_cut", "Connections of HTTP/2 that were cut, by what was wrong with them");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (count, reason) in self.cut.iter().zip(Cut::ALL) {
+            let count = ConstCounter::new(count.load(Ordering::Relaxed));
+            count.encode(family.encode_family(&[("reason", reason.as_str())])?)?;
+        }
+        Ok(())
+    }
+
     /// How near the number of series is to its bound.
     fn room(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let gauges = [

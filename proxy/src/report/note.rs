@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::access_log::{AccessLog, Format, Wanted};
-use crate::codec::{Kind, Request, Response, Span};
-use crate::trace_context::{Incoming, TraceContext};
+use crate::codec::{Kind, Request, Response, Span, Version};
+use crate::trace_context::{Incoming, TraceContext, TraceField};
 
 /// Fields of a head, of whatever version of HTTP.
 pub(crate) trait Fields {
@@ -73,6 +73,50 @@ impl Head for Http1<'_, Request> {
         for field in &self.0.fields {
             if let Kind::Trace(kind) = field.kind {
                 incoming.take(kind, field.value.of(self.1));
+            }
+        }
+        incoming
+    }
+}
+
+impl Fields for http::HeaderMap {
+    fn field(&self, wanted: &Wanted) -> Option<&[u8]> {
+        let name = std::str::from_utf8(wanted.name()).ok()?;
+        if matches!(Kind::read(wanted.name()), Ok(Kind::Internal)) {
+            return None;
+        }
+        self.get(name).map(http::HeaderValue::as_bytes)
+    }
+}
+
+impl Fields for http::request::Parts {
+    fn field(&self, wanted: &Wanted) -> Option<&[u8]> {
+        self.headers.field(wanted)
+    }
+}
+
+impl Head for http::request::Parts {
+    fn method(&self) -> &[u8] {
+        self.method.as_str().as_bytes()
+    }
+
+    fn path(&self) -> &[u8] {
+        self.uri.path_and_query().map_or("", |path| path.as_str()).as_bytes()
+    }
+
+    fn authority(&self) -> &[u8] {
+        self.uri.authority().map_or("", |authority| authority.as_str()).as_bytes()
+    }
+
+    fn version(&self) -> &'static str {
+        Version::Http2.as_str()
+    }
+
+    fn trace(&self) -> Incoming<'_> {
+        let mut incoming = Incoming::default();
+        for (name, value) in &self.headers {
+            if let Some(kind) = TraceField::of(name.as_str().as_bytes()) {
+                incoming.take(kind, value.as_bytes());
             }
         }
         incoming
@@ -157,6 +201,11 @@ impl Note {
     /// The request's place in a trace.
     pub(crate) fn trace(&self) -> Option<&TraceContext> {
         self.trace.as_ref()
+    }
+
+    /// Whether nothing has been taken down ever.
+    pub(crate) fn is_new(&self) -> bool {
+        self.text.capacity() == 0
     }
 
     /// The method; empty if no head was read.
