@@ -12,6 +12,7 @@ mod gateway;
 mod inbound;
 mod listeners;
 mod message;
+mod protocol;
 mod resilience;
 mod routes;
 mod rules;
@@ -164,9 +165,7 @@ pub fn listener_name(address: std::net::IpAddr, port: NonZeroU16) -> String {
     format!("{address}_{port}")
 }
 
-/// Whether HTTP is routed on a service's ports of this protocol, rather than bytes passed.
-///
-/// HTTP/2 and gRPC ports are passed as bytes until the proxy speaks HTTP/2.
+/// Whether connections to a service go to an address of its own.
 pub(crate) fn has_virtual_address(service: &Service) -> bool {
     !service.addresses.is_empty() && service.resolution == api::model::Resolution::Virtual
 }

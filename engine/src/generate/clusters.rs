@@ -6,7 +6,7 @@ use api::model::{Action, Balancing, Host, Labels, Model, Node, Protocol, Role, R
 use prost::Message;
 
 use super::wire::{self, Meta};
-use super::{ClusterName, Resource, inbound, message, resilience, rules};
+use super::{ClusterName, Resource, inbound, message, protocol, resilience, rules};
 use crate::proto::{Kind, cluster as pb};
 
 /// Cluster of connections to destinations outside the registry.
@@ -21,10 +21,9 @@ pub(super) const INBOUND_PASSTHROUGH: &str = "inbound_passthrough";
 pub fn clusters(model: &Model, node: &Node) -> Vec<Resource> {
     let mut all: Vec<_> = cluster_names(model).iter().filter_map(|name| outbound(model, name, node)).collect();
     if node.role == Role::Sidecar {
-        all.extend([original_dst(model, PASSTHROUGH), blackhole(model), original_dst(model, INBOUND_PASSTHROUGH)]);
-        all.extend(
-            inbound::ports(model, node).iter().map(|port| original_dst(model, &inbound::cluster_name(port.number))),
-        );
+        let to_anywhere = |name| original_dst(model, name, Protocol::Tcp);
+        all.extend([to_anywhere(PASSTHROUGH), blackhole(model), to_anywhere(INBOUND_PASSTHROUGH)]);
+        all.extend(inbound::ports(model, node).iter().map(|port| of_inbound(model, port)));
     }
     all
 }
@@ -35,12 +34,12 @@ pub fn cluster(model: &Model, node: &Node, name: &str) -> Option<Resource> {
     if let Some(parsed) = ClusterName::parse(name) {
         return cluster_names_of(model, &parsed.host).contains(&parsed).then(|| outbound(model, &parsed, node))?;
     }
-    let is_inbound = || inbound::ports(model, node).iter().any(|port| inbound::cluster_name(port.number) == name);
+    let inbound = || inbound::ports(model, node).into_iter().find(|port| inbound::cluster_name(port.number) == name);
     match name {
         _ if node.role != Role::Sidecar => None,
         BLACKHOLE => Some(blackhole(model)),
-        PASSTHROUGH | INBOUND_PASSTHROUGH => Some(original_dst(model, name)),
-        _ => is_inbound().then(|| original_dst(model, name)),
+        PASSTHROUGH | INBOUND_PASSTHROUGH => Some(original_dst(model, name, Protocol::Tcp)),
+        _ => inbound().map(|port| of_inbound(model, &port)),
     }
 }
 
@@ -117,6 +116,8 @@ fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> 
         Balancing::LeastRequest => pb::cluster::LbPolicy::LeastRequest,
         Balancing::Random => pb::cluster::LbPolicy::Random,
     };
+    let protocol = service.ports.iter().find(|port| port.number == name.port).map(|port| port.protocol);
+    let options = protocol::options(protocol.unwrap_or(Protocol::Tcp), node.role, breaker.as_ref());
     let text = name.to_string();
     let mut body = pb::Cluster {
         name: text.clone(),
@@ -129,7 +130,7 @@ fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> 
         lb_policy: lb_policy.into(),
         circuit_breakers: Some(resilience::breakers(breaker.as_ref())),
         outlier_detection: outlier.as_ref().map(resilience::outlier_detection),
-        typed_extension_protocol_options: breaker.as_ref().and_then(resilience::protocol_options).into_iter().collect(),
+        typed_extension_protocol_options: options.into_iter().collect(),
         ..Default::default()
     }
     .encode_to_vec();
@@ -142,13 +143,19 @@ fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> 
     Some(wire::resource(Kind::Cluster, text, body))
 }
 
-fn original_dst(model: &Model, name: &str) -> Resource {
+/// The cluster of one of the workload's own ports.
+fn of_inbound(model: &Model, port: &inbound::InboundPort) -> Resource {
+    original_dst(model, &inbound::cluster_name(port.number), port.protocol)
+}
+
+fn original_dst(model: &Model, name: &str, protocol: Protocol) -> Resource {
     let body = pb::Cluster {
         name: name.to_owned(),
         cluster_discovery_type: discovery(pb::cluster::DiscoveryType::OriginalDst),
         connect_timeout: Some(message::duration(model.mesh.connect_timeout)),
         lb_policy: pb::cluster::LbPolicy::ClusterProvided.into(),
         circuit_breakers: Some(resilience::breakers(None)),
+        typed_extension_protocol_options: protocol::options(protocol, Role::Sidecar, None).into_iter().collect(),
         ..Default::default()
     };
     wire::resource(Kind::Cluster, name.to_owned(), body.encode_to_vec())

@@ -56,6 +56,8 @@ fn lb_endpoint(from: &Endpoint) -> Vec<u8> {
     let metadata = wire::mesh_metadata(&[
         ("app", Meta::Text(label("app"))),
         ("namespace", Meta::Text(&workload.key.namespace)),
+        // What a proxy beside it takes from another one. Others do not know the word.
+        ("proxy", Meta::Text(if workload.has_sidecar { "h2" } else { "" })),
         ("service_account", Meta::Text(&workload.service_account)),
         ("version", Meta::Text(label("version"))),
         ("workload", Meta::Text(&workload.owner)),

@@ -19,8 +19,8 @@ pub(super) const INBOUND: &str = "virtual_inbound";
 
 /// How long a connection's first bytes may take where they decide what is spoken; then it is opaque.
 const DETECTION_TIMEOUT: Duration = Duration::from_secs(1);
-/// What counts as HTTP. HTTP/2 is passed as bytes until the proxy speaks it.
-const HTTP: [&str; 2] = ["http/1.0", "http/1.1"];
+/// What counts as HTTP.
+const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 
 /// Every listener that a node gets.
 #[must_use]
@@ -91,7 +91,7 @@ fn of_port(service: &Service, port: &Port, address: IpAddr) -> Resource {
     let tcp = || message::tcp_filter(&cluster, &cluster);
     let is_auto = port.protocol == Protocol::Auto;
     let filter_chains = match port.protocol {
-        Protocol::Http => vec![chain("http", None, http())],
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => vec![chain("http", None, http())],
         Protocol::Auto => vec![chain("http", Some(speaking_http(None)), http()), chain("tcp", None, tcp())],
         _ => vec![chain("tcp", None, tcp())],
     };
@@ -143,7 +143,7 @@ fn inbound_chains(port: &InboundPort) -> Vec<pb::FilterChain> {
     };
     let tcp = |matches| chain(&format!("{cluster}|tcp"), Some(matches), message::tcp_filter(&cluster, &cluster));
     match port.protocol {
-        Protocol::Http => vec![http(at_port)],
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => vec![http(at_port)],
         Protocol::Auto => vec![http(speaking_http(Some(port.number))), tcp(at_port)],
         _ => vec![tcp(at_port)],
     }

@@ -2,8 +2,8 @@
 
 use api::model::{CircuitBreaker, Outlier};
 
-use super::message::{any, duration};
-use crate::proto::{cluster as pb, core, extension, protobuf, upstream_http};
+use super::message::duration;
+use crate::proto::{cluster as pb, protobuf};
 
 use pb::circuit_breakers::{Thresholds, thresholds::RetryBudget};
 
@@ -22,25 +22,6 @@ pub(super) fn breakers(breaker: Option<&CircuitBreaker>) -> pb::CircuitBreakers 
         ..Default::default()
     };
     pb::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
-}
-
-/// How many requests a connection may have, if that is bounded.
-pub(super) fn protocol_options(breaker: &CircuitBreaker) -> Option<(String, protobuf::Any)> {
-    use upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
-    use upstream_http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
-    let requests = breaker.requests_per_connection?;
-    let http1 = ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default());
-    let options = upstream_http::HttpProtocolOptions {
-        common_http_protocol_options: Some(core::HttpProtocolOptions {
-            max_requests_per_connection: Some(value(requests.get())),
-            ..Default::default()
-        }),
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config: Some(http1),
-        })),
-        ..Default::default()
-    };
-    Some((extension::HTTP_OPTIONS.0.to_owned(), any(extension::HTTP_OPTIONS.1, &options)))
 }
 
 /// Ejection by failures in a row alone: Envoy's other ways are switched off.

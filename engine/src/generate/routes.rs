@@ -3,6 +3,7 @@
 mod rule;
 
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use api::model::{Host, Model, Node, Port, Protocol, Role, Service};
 use prost::Message;
@@ -73,11 +74,12 @@ pub(super) fn routes_of(
     ingress: Option<&pb::route_match::PathSpecifier>,
 ) -> Vec<Encoded> {
     let rules = rules::rules_for(model, host, node);
-    let mut routes: Vec<_> = rules.iter().map(|rule| of_rule(model, rule, port, ingress)).collect();
+    let timeout = default_timeout(model, host, port);
+    let mut routes: Vec<_> = rules.iter().map(|rule| of_rule(model, rule, (port, timeout), ingress)).collect();
     if rules.last().is_none_or(|rule| !rule.conditions.is_empty()) {
         let cluster = ClusterName::of(host, port).to_string();
         let path = ingress.cloned().unwrap_or_else(anywhere);
-        routes.push(to_cluster("default", path, &cluster, Some(rule::DEFAULT_TIMEOUT)).encode_to_vec());
+        routes.push(to_cluster("default", path, &cluster, timeout).encode_to_vec());
     }
     routes
 }
@@ -108,8 +110,21 @@ fn http_ports(model: &Model) -> impl Iterator<Item = (&Service, &Port)> {
     })
 }
 
-/// Whether requests on a port of this protocol are routed one by one. HTTP/2 and gRPC ports are passed as bytes until
-/// the proxy speaks HTTP/2.
+/// Whether requests on a port of this protocol are routed one by one.
 fn routes_http(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::Http | Protocol::Auto)
+    matches!(protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Auto)
 }
+
+/// How long a request on a service's port may take unless a rule says otherwise. Calls of gRPC, and what else is declared
+/// to be HTTP/2, may be streams that last as long as they like.
+fn default_timeout(model: &Model, host: &Host, port: NonZeroU16) -> Option<Duration> {
+    let service = model.services.get(host);
+    let of_port = service.and_then(|service| service.ports.iter().find(|of| of.number == port));
+    match of_port.map(|port| port.protocol) {
+        Some(Protocol::Http2 | Protocol::Grpc) => None,
+        _ => Some(DEFAULT_TIMEOUT),
+    }
+}
+
+/// How long a request of HTTP may take unless a rule says otherwise.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);

@@ -17,21 +17,18 @@ use crate::proto::{common_fault, extension, fault, matcher, protobuf, route as p
 
 use pb::route_match::PathSpecifier;
 
-/// How long a request may take unless a rule says otherwise.
-pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// How often Envoy draws again when it has drawn an endpoint that was tried already.
 const HOST_SELECTIONS: i64 = 5;
 
 /// An encoded `Route`.
 pub(in crate::generate) type Encoded = Vec<u8>;
 
-/// The route of a rule on one port of its service. With an Ingress' path the route is for that path, and the rule's own
+/// The route of a rule on one port of its service, where requests may take so long unless it says otherwise. With an Ingress' path the route is for that path, and the rule's own
 /// condition on the path becomes one on `:path`.
 pub(in crate::generate) fn of_rule(
     model: &Model,
     rule: &RouteRule,
-    port: NonZeroU16,
+    (port, timeout): (NonZeroU16, Option<Duration>),
     ingress: Option<&PathSpecifier>,
 ) -> Encoded {
     let (path, headers) = matches(&rule.conditions, ingress);
@@ -45,7 +42,7 @@ pub(in crate::generate) fn of_rule(
         Action::Redirect(to) => pb::route::Action::Redirect(redirect(to)),
         Action::Route { to, rewrite } => {
             let mut action = forward(model, to, port);
-            action.timeout = Some(duration(rule.timeout.unwrap_or(DEFAULT_TIMEOUT)));
+            action.timeout = Some(duration(rule.timeout.or(timeout).unwrap_or_default()));
             action.retry_policy = rule.retries.as_ref().map(retry_policy);
             if let Some(rewrite) = rewrite {
                 apply(rewrite, &mut action, replaces_match, prefix);
