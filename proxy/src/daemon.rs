@@ -75,6 +75,7 @@ pub struct Daemon {
     drain: Drain,
     grace: Duration,
     connections: Tasks,
+    upstreams: Tasks,
     background: Tasks,
 }
 
@@ -105,6 +106,7 @@ impl Daemon {
         background.spawn_until_cancelled("sweep", Arc::clone(&path).sweep());
         background.spawn_until_cancelled("peers", learn_peers(snapshots.clone(), Arc::clone(path.metrics())));
 
+        let upstreams = path.upstream_tasks().clone();
         let mut sockets =
             Sockets::new(snapshots.clone(), Arc::clone(&path), settings.role.clone(), connections.clone());
         let pilot = follow((&settings, mark), &mut sockets, (&snapshots, &metrics, &background))?;
@@ -137,6 +139,7 @@ impl Daemon {
             drain,
             grace: settings.drain,
             connections,
+            upstreams,
             background,
         };
         daemon.serve("admin", own.admin.0, admin::router(admin));
@@ -161,6 +164,7 @@ impl Daemon {
             Drained::Finished => tracing::info!("everything has finished; good bye"),
             Drained::Cut(left) => tracing::warn!(?left, "the deadline has passed; what still ran is cut"),
         }
+        let _ = self.upstreams.stop(LAST_GRACE).await;
         if let Err(left) = self.background.stop(LAST_GRACE).await {
             tracing::debug!(?left, "not waited for");
         }
@@ -236,7 +240,9 @@ fn data_path(
     let format = Format::new(settings.access_log_format.encoding, settings.access_log_format.source.as_deref())?;
     let access_log = access_log(&settings.access_log, format)?;
     let (tracing, max_series) = (settings.tracing, settings.max_series);
-    let settings = data::Settings { mark, identity, access_log, tracing, max_series, ..data::Settings::default() };
+    let (h2, stall_timeout) = (settings.h2, settings.stall_timeout);
+    let bounds = data::Settings { h2, stall_timeout, ..data::Settings::default() };
+    let settings = data::Settings { mark, identity, access_log, tracing, max_series, ..bounds };
     Ok(DataPath::new(Arc::clone(snapshots.tables()), settings, drain.clone()))
 }
 

@@ -48,6 +48,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How long a head, or the preface of HTTP/2, may take from its first byte.
     pub head_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits for it.
+    pub stall_timeout: Duration,
     /// Bounds of connections of HTTP/2.
     pub h2: H2,
 }
@@ -80,6 +82,7 @@ impl Default for Settings {
             limits: Limits::default(),
             idle_timeout: Duration::from_secs(3600),
             head_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(300),
             h2: H2::default(),
         }
     }
@@ -99,6 +102,7 @@ pub struct DataPath {
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,
     pub(crate) head_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
     pub(crate) drain: Drain,
     started: Instant,
     refused: Arc<Cluster>,
@@ -119,6 +123,7 @@ impl DataPath {
             limits: settings.limits,
             idle_timeout: settings.idle_timeout,
             head_timeout: settings.head_timeout,
+            stall_timeout: settings.stall_timeout,
             drain,
             started: Instant::now(),
             refused: Arc::new(original_destinations("-")),

@@ -77,6 +77,7 @@ pub(crate) struct Exchange<'e, 't> {
     note: &'e mut Note,
     closing: bool,
     moved: Option<u64>,
+    stall: Stall,
     request: &'e mut Pump,
     request_state: Sending,
     answer: Answer,
@@ -86,6 +87,29 @@ pub(crate) struct Exchange<'e, 't> {
     pub(crate) answered: Option<Instant>,
     grpc_status: Option<u8>,
     keeps_upstream: bool,
+}
+
+/// Sees whether a client takes what waits for it.
+#[derive(Debug)]
+struct Stall {
+    timeout: Duration,
+    timer: Deadline,
+    /// What it had taken when the timer was set.
+    seen: Option<u64>,
+}
+
+impl Stall {
+    /// Ready when the client has taken nothing beyond `taken` for too long; with `None` nothing waits for it.
+    fn poll(&mut self, cx: &mut Context<'_>, taken: Option<u64>) -> Poll<()> {
+        if taken.is_none() && self.seen.is_none() {
+            return Poll::Pending;
+        }
+        if taken != self.seen {
+            self.seen = taken;
+            self.timer.set(Instant::now(), taken.map(|_| self.timeout));
+        }
+        self.timer.poll(cx)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,13 +151,16 @@ pub(crate) struct Parts<'e, 't> {
     pub(crate) drain: &'e Drain,
     /// Where the response's head is noted for the log.
     pub(crate) note: &'e mut Note,
+    /// How long a client may take nothing of an answer that waits for it.
+    pub(crate) stall_timeout: Duration,
 }
 
 impl<'e, 't> Exchange<'e, 't> {
     /// An exchange that has not begun.
     #[must_use]
     pub(crate) fn new(parts: Parts<'e, 't>) -> Self {
-        let Parts { down, up, response, deadline, clock, tries, client, request, limits, drain, note } = parts;
+        let Parts { down, up, response, deadline, clock, tries, client, request, limits, drain, note, stall_timeout } =
+            parts;
         Exchange {
             written: if let Side::Text(down) = &down { down.written } else { 0 },
             down,
@@ -143,6 +170,7 @@ impl<'e, 't> Exchange<'e, 't> {
             clock,
             tries,
             moved: None,
+            stall: Stall { timeout: stall_timeout, timer: Deadline::default(), seen: None },
             client,
             limits,
             drain,
@@ -200,6 +228,9 @@ impl<'e, 't> Exchange<'e, 't> {
         if let Poll::Ready(answered) = answered {
             return Poll::Ready(answered.map(|()| self.finished()));
         }
+        if self.poll_stall(cx).is_ready() {
+            return Poll::Ready(Err(Broken::Failed(Failure::SlowReader)));
+        }
         // While a body is read from a connection, its end shows there.
         let may_be_gone = self.request_state != Sending::Going || matches!(self.down, Side::Stream(_));
         if may_be_gone && self.down.poll_gone(cx).is_ready() {
@@ -216,6 +247,14 @@ impl<'e, 't> Exchange<'e, 't> {
             ready!(self.deadline.poll(cx));
         }
         Poll::Ready(Err(Broken::Failed(Failure::Timeout)))
+    }
+
+    /// Ready when the client has taken nothing for too long of an answer that waits for it.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Answer::Body(pump) = &self.answer else { return Poll::Pending };
+        let written = if let Side::Text(down) = &self.down { down.written } else { pump.released };
+        let is_held_up = pump.is_held_up() || matches!(&self.down, Side::Text(down) if !down.is_flushed());
+        self.stall.poll(cx, is_held_up.then_some(written))
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {

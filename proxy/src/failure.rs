@@ -55,6 +55,9 @@ pub enum Failure {
     /// The head of the request did not come in time.
     #[error("the head of the request did not arrive in time")]
     SlowRequest,
+    /// The caller does not take the answer.
+    #[error("the caller takes nothing of the answer any more")]
+    SlowReader,
     /// It asks for another protocol.
     #[error("upgrades to other protocols and CONNECT are not supported")]
     UpgradeRefused,
@@ -85,6 +88,7 @@ impl Failure {
             Failure::BadRequest(Malformed::HeadTooLarge | Malformed::TooManyFields) => "too_large",
             Failure::BadRequest(_) | Failure::BadPath(_) | Failure::BadAuthority => "bad_request",
             Failure::SlowRequest => "slow_request",
+            Failure::SlowReader => "slow_reader",
             Failure::UpgradeRefused => "upgrade_refused",
             Failure::DownstreamClosed => "downstream_closed",
             Failure::Loop => "loop",
@@ -106,7 +110,7 @@ impl Failure {
             Failure::Timeout => "UT",
             Failure::FaultAbort(_) => "FI",
             Failure::BadRequest(_) | Failure::BadPath(_) | Failure::BadAuthority | Failure::UpgradeRefused => "DPE",
-            Failure::SlowRequest => "SI",
+            Failure::SlowRequest | Failure::SlowReader => "SI",
             Failure::DownstreamClosed => "DC",
             Failure::Loop | Failure::Draining => "-",
         }
@@ -138,7 +142,7 @@ impl Failure {
             Failure::Timeout => 504,
             Failure::BadRequest(malformed) => malformed.status(),
             Failure::BadPath(_) | Failure::BadAuthority => 400,
-            Failure::SlowRequest => 408,
+            Failure::SlowRequest | Failure::SlowReader => 408,
             Failure::UpgradeRefused => 501,
             Failure::Loop => 508,
             Failure::DownstreamClosed => 0,
@@ -156,6 +160,7 @@ impl Failure {
             | Failure::BadPath(_)
             | Failure::BadAuthority
             | Failure::SlowRequest
+            | Failure::SlowReader
             | Failure::UpgradeRefused
             | Failure::DownstreamClosed => Fault::Caller,
             Failure::NoRoute(_)
@@ -222,6 +227,7 @@ mod tests {
             (Failure::BadRequest(Malformed::Control), "bad_request", "DPE", 400, Fault::Caller),
             (Failure::BadRequest(Malformed::HeadTooLarge), "too_large", "DPE", 431, Fault::Caller),
             (Failure::UpgradeRefused, "upgrade_refused", "DPE", 501, Fault::Caller),
+            (Failure::SlowReader, "slow_reader", "SI", 408, Fault::Caller),
             (Failure::DownstreamClosed, "downstream_closed", "DC", 0, Fault::Caller),
         ] {
             assert_eq!(

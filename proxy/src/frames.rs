@@ -137,6 +137,13 @@ impl Frames {
         self.has_settings
     }
 
+    /// Whether several frames without a byte have come lately.
+    #[must_use]
+    pub(crate) fn has_empty(&self) -> bool {
+        const SEVERAL: u32 = 10;
+        self.counts[0] > SEVERAL
+    }
+
     /// Looks at the next bytes.
     pub(crate) fn scan(&mut self, mut bytes: &[u8]) {
         loop {

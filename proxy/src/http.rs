@@ -6,6 +6,7 @@
 mod chosen;
 mod connection;
 mod forward;
+mod h2c;
 mod plan;
 mod read;
 mod spare;
@@ -21,6 +22,7 @@ use crate::codec::{Request, Response};
 use crate::conn::Conn;
 use crate::data::DataPath;
 use crate::failure::Failure;
+use crate::frames::Cut;
 use crate::headers::Edge;
 use crate::reply::{self, Manner, Reply};
 use crate::report::{self, Grpc, Note, Report, Told};
@@ -45,15 +47,24 @@ pub(crate) async fn serve(
     let session = Session::new(path, chosen.http(), (chosen.edge(edge), arrival));
     // Nothing of this is moved from here on: a connection is to cost little while it is idle.
     let mut client = text::Client { session, chosen, conn };
-    if client.session.is_h2(&mut client.conn).await? {
-        let text::Client { chosen, conn, .. } = client;
-        return Box::pin(streams::serve(path, chosen, (edge, arrival), conn)).await;
+    let is_h2 = client.session.is_h2(&mut client.conn).await;
+    if is_h2.is_err() && !client.conn.rx.is_empty() {
+        path.metrics.cut(Cut::Slow);
     }
-    client.serve().await
+    let early = if is_h2? {
+        Vec::new()
+    } else {
+        match client.serve().await? {
+            Some(early) => early,
+            None => return Ok(()),
+        }
+    };
+    let text::Client { chosen, conn, .. } = client;
+    Box::pin(streams::serve(path, chosen, (edge, arrival), (conn, early))).await
 }
 
 /// What follows a request on its connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Next {
     /// Another.
     Request,
@@ -63,6 +74,8 @@ enum Next {
     Linger,
     /// An end that cannot be taken for a complete response.
     Reset(Failure),
+    /// HTTP/2, once the client has sent its first frames; the frame behind them is the request that it had sent.
+    Switch(Vec<u8>),
 }
 
 /// What of a request's body has not been taken from the client's connection.
@@ -91,6 +104,8 @@ struct Session<'p> {
     is_from_h2: bool,
     /// Whether it calls by gRPC.
     is_grpc: bool,
+    /// Whether it began with HTTP/1.1, which its server may not have given up.
+    is_upgraded: bool,
 }
 
 impl<'p> Session<'p> {
@@ -109,6 +124,7 @@ impl<'p> Session<'p> {
             body_left: Left::Nothing,
             is_from_h2: false,
             is_grpc: false,
+            is_upgraded: false,
         }
     }
 

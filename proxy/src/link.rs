@@ -26,14 +26,18 @@ pub(crate) struct Link(Arc<Mutex<Wire>>);
 #[derive(Debug)]
 struct Wire {
     conn: Conn,
+    /// What is read before anything else.
+    early: Vec<u8>,
     frames: Frames,
 }
 
 impl Link {
     /// A link over a connection, from what has been read of it and is not used up.
-    pub(crate) fn new(conn: Conn, mut frames: Frames) -> Self {
+    /// Before it `early` is read.
+    pub(crate) fn new(conn: Conn, early: Vec<u8>, mut frames: Frames) -> Self {
+        frames.scan(&early);
         frames.scan(conn.rx.filled());
-        Link(Arc::new(Mutex::new(Wire { conn, frames })))
+        Link(Arc::new(Mutex::new(Wire { conn, early, frames })))
     }
 
     // One task at a time uses a link; the lock is there for the compiler, and never waited for.
@@ -54,6 +58,15 @@ impl Link {
     /// Why the peer's frames are read no further, if they are not.
     pub(crate) fn cut(&self) -> Option<Cut> {
         self.wire().frames.cut()
+    }
+
+    /// What the codec has cut the connection for, as far as the frames tell that went by.
+    pub(crate) fn why_cut(&self, is_flood: bool) -> Cut {
+        match (is_flood, self.wire().frames.has_empty()) {
+            (true, true) => Cut::Empty,
+            (true, false) => Cut::Resets,
+            (false, _) => Cut::Protocol,
+        }
     }
 
     /// Whether the peer's first frame has come, and is one that opens a connection.
@@ -80,6 +93,13 @@ impl Wire {
 impl AsyncRead for Link {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.wire();
+        if !wire.early.is_empty() {
+            let count = wire.early.len().min(into.remaining());
+            into.put_slice(wire.early.get(..count).unwrap_or_default());
+            wire.early.drain(..count);
+            wire.early.shrink_to_fit();
+            return Poll::Ready(Ok(()));
+        }
         if !wire.conn.rx.is_empty() {
             let count = wire.conn.rx.len().min(into.remaining());
             into.put_slice(wire.conn.rx.filled().get(..count).unwrap_or_default());

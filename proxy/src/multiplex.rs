@@ -22,7 +22,7 @@ use crate::frames::FrameLimits;
 use crate::pool::{SHARDS, shard};
 use crate::stream::Stream;
 
-pub(crate) use self::drive::{CONNECTION_WINDOW, FRAME, SEND_BUFFER, STREAM_WINDOW};
+pub(crate) use self::drive::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 
 /// A connection without a stream is kept for so long.
 const IDLE: Duration = Duration::from_secs(60);

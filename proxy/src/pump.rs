@@ -48,6 +48,8 @@ pub(crate) struct Pump {
     ended: bool,
     replay: Replay,
     carried: Carried,
+    /// Bytes that a stream has taken.
+    pub(crate) released: u64,
     /// Bytes of content so far.
     pub(crate) content: u64,
 }
@@ -83,9 +85,17 @@ impl Pump {
     #[must_use]
     pub(crate) fn new(body: Body, framing: Framing) -> Self {
         let ended = body.is_done() && framing == Framing::Raw;
-        let mut carried = Carried::default();
-        carried.has_put_end = ended;
-        Pump { body, framing, direct: 0, trailers: Vec::new(), ended, replay: Replay::default(), carried, content: 0 }
+        Pump {
+            body,
+            framing,
+            direct: 0,
+            trailers: Vec::new(),
+            ended,
+            replay: Replay::default(),
+            carried: Carried::ended(ended),
+            released: 0,
+            content: 0,
+        }
     }
 
     /// Keeps what is sent up to so many bytes, so that it can be sent again.

@@ -10,6 +10,8 @@ use runtime::logging::Format;
 use runtime::settings::{Env, SettingError};
 
 use crate::access_log::Encoding;
+use crate::data::H2;
+use crate::frames::FrameLimits;
 use crate::metrics::MAX_SERIES;
 use crate::trace_context::Tracing;
 
@@ -57,6 +59,10 @@ pub struct Settings {
     pub tracing: Tracing,
     /// Kinds of traffic that metrics count apart.
     pub max_series: usize,
+    /// Bounds of connections of HTTP/2.
+    pub h2: H2,
+    /// How long a client may take nothing of an answer.
+    pub stall_timeout: Duration,
     /// How the proxy's own log looks.
     pub log_format: Format,
     /// What it tells.
@@ -182,12 +188,35 @@ impl Settings {
                 formats: env.parse("MESH_TRACE_FORMATS", "a list of formats of trace headers")?.unwrap_or_default(),
             },
             max_series: env.parse("MESH_METRICS_MAX_SERIES", "a number of series")?.map_or(MAX_SERIES, non_zero),
+            h2: h2(env)?,
+            stall_timeout: env.seconds_or("MESH_STALL_SECONDS", Duration::from_secs(300))?,
             log_format: env.parse("MESH_LOG_FORMAT", "a log format")?.unwrap_or_default(),
             log_filter: env.text_or("MESH_LOG", "info")?,
             ports: Ports::read(env, flags)?,
             role,
         })
     }
+}
+
+/// Bounds of connections of HTTP/2.
+fn h2(env: &Env) -> Result<H2, SettingError> {
+    let number = |name, default| {
+        let number: Option<NonZeroU32> = env.parse(name, "a number above 0")?;
+        Ok::<_, SettingError>(number.map_or(default, NonZeroU32::get))
+    };
+    let H2 { streams, gateway_streams, frames } = H2::default();
+    Ok(H2 {
+        streams: number("MESH_H2_MAX_STREAMS", streams)?,
+        gateway_streams: number("MESH_H2_MAX_GATEWAY_STREAMS", gateway_streams)?,
+        frames: FrameLimits {
+            resets: number("MESH_H2_MAX_RESETS", frames.resets)?,
+            pings: number("MESH_H2_MAX_PINGS", frames.pings)?,
+            settings: number("MESH_H2_MAX_SETTINGS", frames.settings)?,
+            priorities: number("MESH_H2_MAX_PRIORITIES", frames.priorities)?,
+            empty: number("MESH_H2_MAX_EMPTY_FRAMES", frames.empty)?,
+            window_updates: number("MESH_H2_MAX_WINDOW_UPDATES", frames.window_updates)?,
+        },
+    })
 }
 
 fn non_zero(number: NonZeroU32) -> usize {
@@ -301,6 +330,15 @@ mod tests {
         assert_eq!(settings.pilot.address, "mesh-pilot.mesh-system.svc:15012");
         assert_eq!(settings.pilot.server_name, "mesh-pilot.mesh-system.svc");
         assert_eq!(settings.ports, Ports { admin: 15000, metrics: 15020, readiness: 15021 });
+    }
+
+    #[test]
+    fn bounds_of_http2_have_defaults_and_settings() {
+        let defaults = h2(&Env::of([])).expect("nothing is wrong");
+        assert_eq!((defaults.streams, defaults.gateway_streams, defaults.frames.pings), (1000, 100, 1000));
+        let set = h2(&Env::of([("MESH_H2_MAX_STREAMS", "7"), ("MESH_H2_MAX_PINGS", "8")])).expect("both make sense");
+        assert_eq!((set.streams, set.frames.pings, set.frames.resets), (7, 8, defaults.frames.resets));
+        assert!(h2(&Env::of([("MESH_H2_MAX_STREAMS", "0")])).is_err());
     }
 
     #[test]

@@ -9,8 +9,12 @@ mod bodies;
 mod breakers;
 #[path = "data/connections.rs"]
 mod connections;
+#[path = "data/floods.rs"]
+mod floods;
 #[path = "data/http2.rs"]
 mod http2;
+#[path = "data/http2_flow.rs"]
+mod http2_flow;
 #[path = "data/mesh.rs"]
 mod mesh;
 #[path = "data/opaque.rs"]

@@ -22,6 +22,24 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// A program that others wrote, as `scripts/get-peers` builds it. `None` where it has not been built, which is told, and
+/// is a failure in CI.
+///
+/// # Panics
+///
+/// In CI, when it has not been built.
+#[must_use]
+pub fn peer(name: &str) -> Option<PathBuf> {
+    let path = repository().join("target/peers").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    let lacks = format!("{name} is not built; run scripts/get-peers first (it needs Go)");
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{lacks}");
+    println!("left out: {lacks}");
+    None
+}
+
 /// The root of the repository.
 #[must_use]
 pub fn repository() -> PathBuf {

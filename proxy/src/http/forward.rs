@@ -240,6 +240,7 @@ impl Session<'_> {
             limits: &self.path.limits,
             drain: &self.path.drain,
             note: &mut self.note,
+            stall_timeout: self.path.stall_timeout,
         });
         let ended = std::future::poll_fn(|cx| exchange.poll(cx)).await;
         (report.request_bytes, report.response_bytes) = exchange.content();

@@ -23,7 +23,7 @@ use crate::frames::{Cut, Frames};
 use crate::headers::Edge;
 use crate::headers::h2::read_request;
 use crate::link::Link;
-use crate::multiplex::{CONNECTION_WINDOW, FRAME, SEND_BUFFER, STREAM_WINDOW};
+use crate::multiplex::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 use crate::side::Side;
 use crate::stream::Stream;
 use crate::timer::Deadline;
@@ -43,7 +43,6 @@ fn builder(path: &DataPath, edge: Edge) -> Builder {
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(streams)
         .max_header_list_size(head)
@@ -52,7 +51,7 @@ fn builder(path: &DataPath, edge: Edge) -> Builder {
     builder
 }
 
-/// Serves a connection that has begun with the preface of HTTP/2.
+/// Serves a connection that has begun with the preface of HTTP/2; of an upgraded one `early` is read first.
 ///
 /// # Errors
 ///
@@ -61,9 +60,10 @@ pub(super) async fn serve(
     path: &DataPath,
     chosen: Chosen,
     (edge, arrival): (Edge, Arrival),
-    conn: Conn,
+    (conn, early): (Conn, Vec<u8>),
 ) -> Result<(), Failure> {
-    let link = Link::new(conn, Frames::of_client(path.h2.frames));
+    let is_upgraded = !early.is_empty();
+    let link = Link::new(conn, early, Frames::of_client(path.h2.frames));
     let edge = chosen.edge(edge);
     let connection = greet(path, edge, &link).await?;
     let mut client = Client {
@@ -72,6 +72,7 @@ pub(super) async fn serve(
         connection,
         link,
         timer: Deadline::default(),
+        is_greeted: false,
         is_leaving: false,
         is_idle: false,
         opened: 0,
@@ -83,7 +84,7 @@ pub(super) async fn serve(
         while let Poll::Ready(Some((request, respond))) = client.poll_accept(cx) {
             let http = Arc::clone(client.chosen.look_up(&path.tables.load()));
             let edge = client.chosen.edge(edge);
-            streams.push(serve_stream(path, http, (edge, arrival), request, respond));
+            streams.push(serve_stream(path, (http, is_upgraded), (edge, arrival), request, respond));
         }
         while let Poll::Ready(Some(end)) = streams.poll_next_unpin(cx) {
             client.count(end);
@@ -133,6 +134,8 @@ struct Client<'p> {
     link: Link,
     /// Rings when the connection has been without a stream for too long.
     timer: Deadline,
+    /// Whether its first frame has been waited for.
+    is_greeted: bool,
     is_leaving: bool,
     is_idle: bool,
     opened: u32,
@@ -155,8 +158,7 @@ impl Client<'_> {
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "a client's connection has failed");
                 if error.is_library() {
-                    let calm = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
-                    self.path.metrics.cut(if calm { Cut::Resets } else { Cut::Protocol });
+                    self.path.metrics.cut(self.link.why_cut(error.reason() == Some(Reason::ENHANCE_YOUR_CALM)));
                     self.ended = Some(Err(Failure::BadRequest(Malformed::Frames)));
                 } else {
                     self.ended = Some(Err(Failure::DownstreamClosed));
@@ -220,24 +222,39 @@ impl Client<'_> {
         }
         if !self.is_idle {
             self.is_idle = true;
-            let idle = self.chosen.http().idle_timeout.unwrap_or(self.path.idle_timeout);
-            self.timer.set(Instant::now(), Some(if self.is_leaving { LEAVING } else { idle }));
+            self.wait_for_streams();
         }
         while self.timer.poll(cx).is_ready() {
-            if self.is_leaving {
-                return Poll::Ready(Ok(()));
+            match (self.is_greeted, self.link.has_settings()) {
+                (false, false) => {
+                    self.path.metrics.cut(Cut::Slow);
+                    return Poll::Ready(Err(Failure::SlowRequest));
+                }
+                (false, true) => self.is_greeted = true,
+                _ if self.is_leaving => return Poll::Ready(Ok(())),
+                _ => self.leave(cx),
             }
-            self.leave(cx);
-            self.timer.set(Instant::now(), Some(LEAVING));
+            self.wait_for_streams();
         }
         Poll::Pending
+    }
+
+    fn wait_for_streams(&mut self) {
+        let wait = if self.is_leaving {
+            LEAVING
+        } else if self.is_greeted {
+            self.chosen.http().idle_timeout.unwrap_or(self.path.idle_timeout)
+        } else {
+            self.path.head_timeout
+        };
+        self.timer.set(Instant::now(), Some(wait));
     }
 }
 
 /// Serves one request.
 async fn serve_stream(
     path: &DataPath,
-    http: Arc<Http>,
+    (http, is_upgraded): (Arc<Http>, bool),
     (edge, arrival): (Edge, Arrival),
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
@@ -248,6 +265,7 @@ async fn serve_stream(
     let mut session = Session::new(path, &http, (edge, arrival));
     let mut no_text = Vec::new();
     session.wake(&mut no_text);
+    session.is_upgraded = is_upgraded;
     session.deadline = take_timer();
     let begun = Instant::now();
     let read = read_request(&mut parts, stream.has_ended(), &path.limits, &mut session.request);

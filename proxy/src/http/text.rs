@@ -1,6 +1,6 @@
 //! A connection of HTTP/1.1: request after request.
 
-use super::{Chosen, Next, Session};
+use super::{Chosen, Next, Session, h2c};
 use crate::codec::{Version, parse_request};
 use crate::conn::Conn;
 use crate::failure::Failure;
@@ -19,25 +19,29 @@ pub(super) struct Client<'p> {
 }
 
 impl Client<'_> {
-    /// Serves a connection that has begun with anything but HTTP/2.
+    /// Serves a connection that has begun with anything but HTTP/2. If it goes on with HTTP/2, what is to be read of that
+    /// before anything else is given back.
     ///
     /// # Errors
     ///
     /// It ended in the middle of a request or response, or its bytes cannot be read.
-    pub(super) async fn serve(&mut self) -> Result<(), Failure> {
+    pub(super) async fn serve(&mut self) -> Result<Option<Vec<u8>>, Failure> {
         loop {
             let next = match self.session.read_head(&mut self.conn).await {
                 // In a box of its own, so that a connection without a request does not hold its memory.
                 Ok(Some(end)) => Box::pin(self.serve_request(end)).await,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(None),
                 Err(failure) => Box::pin(self.refuse_head(failure)).await,
             };
             match next {
                 Next::Request => {}
-                Next::Close => return Ok(()),
+                Next::Close => return Ok(None),
+                Next::Switch(first) => {
+                    return Box::pin(self.session.switch(&mut self.conn, &first)).await.map(Some);
+                }
                 Next::Linger => {
                     Box::pin(self.session.linger(&mut self.conn)).await;
-                    return Ok(());
+                    return Ok(None);
                 }
                 Next::Reset(failure) => {
                     // It is reset as it is dropped.
@@ -57,6 +61,12 @@ impl Client<'_> {
             return self.refuse_head(Failure::BadRequest(why)).await;
         }
         let bytes = conn.rx.filled();
+        if let Some(first) = h2c::offered(&session.request, bytes)
+            && !session.path.drain.is_draining()
+        {
+            conn.rx.consume(end);
+            return Next::Switch(first);
+        }
         let mut fields = session.request.fields.iter();
         let content_type = fields.find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"content-type"));
         let content_type = content_type.map(|field| field.value.of(bytes)).unwrap_or_default();

@@ -30,6 +30,11 @@ impl Collector for PathMetrics {
                 "Upstream connections that wait for a request",
                 self.path.idle_upstreams(),
             ),
+            (
+                "mesh_h2_upstream_connections",
+                "Connections to upstreams that speak HTTP/2, which requests share",
+                self.path.h2_upstreams(),
+            ),
             ("mesh_runtime_workers", "Threads that serve connections", runtime.num_workers()),
             (
                 "mesh_runtime_tasks",

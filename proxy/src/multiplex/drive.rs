@@ -25,7 +25,7 @@ pub(crate) const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// What a stream may have waiting for its peer's window.
 pub(crate) const SEND_BUFFER: usize = 128 * 1024;
 /// The largest frame that a peer may send.
-pub(crate) const FRAME: u32 = 64 * 1024;
+const FRAME: u32 = 64 * 1024;
 
 fn builder(head: usize) -> Builder {
     let mut builder = Builder::new();
@@ -46,7 +46,7 @@ pub(super) async fn open(
     conn: Conn,
     most: u32,
 ) -> Result<(Arc<Channel>, impl Future<Output = ()> + Send + 'static + use<>), Failure> {
-    let link = Link::new(conn, Frames::of_server(multiplex.frames));
+    let link = Link::new(conn, Vec::new(), Frames::of_server(multiplex.frames));
     let not_h2 = |_| Failure::UpstreamProtocol(Malformed::Frames);
     let (send, connection) = builder(multiplex.head).handshake::<_, Bytes>(link.clone()).await.map_err(not_h2)?;
     let channel = Arc::new(Channel {

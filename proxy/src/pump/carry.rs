@@ -27,6 +27,11 @@ pub(super) struct Carried {
 }
 
 impl Carried {
+    /// Nothing is on its way; with `has_put_end` nothing will be.
+    pub(super) fn ended(has_put_end: bool) -> Self {
+        Carried { has_put_end, ..Carried::default() }
+    }
+
     /// Throws the piece away; it is kept for another try, or there is none.
     pub(super) fn forget(&mut self, from: &mut Stream) {
         from.release(std::mem::take(&mut self.owed));
@@ -72,9 +77,9 @@ impl Pump {
         self.ended && self.content == 0 && self.trailers.is_empty() && self.carried.trailers.is_none()
     }
 
-    /// Whether a piece waits for its receiver.
+    /// Whether bytes wait for their receiver.
     pub(crate) fn is_held_up(&self) -> bool {
-        !self.carried.piece.is_empty()
+        !self.carried.piece.is_empty() || self.direct > 0
     }
 
     pub(super) fn poll_carry(
@@ -113,6 +118,7 @@ impl Pump {
                 let ends = self.ended && self.trailers.is_empty() && self.carried.trailers.is_none();
                 while !self.carried.piece.is_empty() {
                     let sent = ready!(to.poll_send(cx, &mut self.carried.piece, ends)).map_err(|_| PumpError::Write)?;
+                    self.released += sent as u64;
                     self.carried.put(sent, from);
                     self.carried.has_put_end = ends && self.carried.piece.is_empty();
                 }

@@ -291,7 +291,7 @@ fn lb_endpoint(address: SocketAddr) -> endpoint::LbEndpoint {
 }
 
 /// Metadata of the mesh's own.
-fn metadata(fields: &[(&str, &str)]) -> core::Metadata {
+pub fn metadata(fields: &[(&str, &str)]) -> core::Metadata {
     let value = |text: &str| protobuf::Value { kind: Some(protobuf::value::Kind::StringValue(text.to_owned())) };
     let fields = fields.iter().map(|(name, text)| ((*name).to_owned(), value(text))).collect();
     core::Metadata {
@@ -346,6 +346,15 @@ pub struct Message1 {
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
     pub trailers: String,
+}
+
+/// A frame of HTTP/2 as it came.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
 }
 
 impl Message1 {
@@ -421,6 +430,29 @@ impl Peer {
                 Err(_) => return (std::mem::take(&mut self.read), false),
             }
         }
+    }
+
+    /// Reads a line without its end.
+    pub async fn exactly_line(&mut self) -> String {
+        self.line().await
+    }
+
+    /// Reads a frame of HTTP/2; none at the end of the connection.
+    pub async fn frame(&mut self) -> Option<Frame> {
+        while self.read.len() < 9 {
+            if !self.more().await {
+                return None;
+            }
+        }
+        let length = usize::from(self.read[0]) << 16 | usize::from(self.read[1]) << 8 | usize::from(self.read[2]);
+        while self.read.len() < 9 + length {
+            if !self.more().await {
+                return None;
+            }
+        }
+        let bytes: Vec<u8> = self.read.drain(..9 + length).collect();
+        let stream = u32::from_be_bytes([bytes[5], bytes[6], bytes[7], bytes[8]]);
+        Some(Frame { kind: bytes[3], flags: bytes[4], stream, payload: bytes[9..].to_vec() })
     }
 
     async fn line(&mut self) -> String {

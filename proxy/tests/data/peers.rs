@@ -41,13 +41,24 @@ impl Whole {
 
 impl H2Client {
     pub async fn connect(address: SocketAddr, tasks: &Tasks) -> Self {
+        H2Client::with_window(address, tasks, 65_535).await
+    }
+
+    /// A client that takes so many bytes of a stream before it has released them.
+    pub async fn with_window(address: SocketAddr, tasks: &Tasks, window: u32) -> Self {
         let stream = TcpStream::connect(address).await.expect("connects");
         stream.set_nodelay(true).expect("a socket");
-        let (send, connection) = h2::client::handshake(stream).await.expect("greets");
+        let mut builder = h2::client::Builder::new();
+        let (send, connection) = builder.initial_window_size(window).handshake(stream).await.expect("greets");
         tasks.spawn_until_cancelled("client", async move {
             let _ = connection.await;
         });
         H2Client { send }
+    }
+
+    /// Waits until another stream may be opened.
+    pub async fn try_ready(&self) -> Result<(), h2::Error> {
+        self.send.clone().ready().await.map(drop)
     }
 
     /// Sends a head.

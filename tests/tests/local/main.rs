@@ -5,6 +5,7 @@ mod bad_input;
 mod classic;
 mod commands;
 mod decisions;
+mod grpc;
 mod injection;
 mod life;
 mod output;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         traffic::the_gateway_serves_the_page,
         traffic::requests_between_pods_pass_both_sidecars,
         traffic::an_unknown_path_at_the_gateway_has_no_route,
+        grpc::calls_of_grpc_pass_both_sidecars,
         routing::without_rules_all_versions_are_seen,
         routing::all_v1_never_shows_stars,
         routing::jason_sees_v2_and_others_do_not,
