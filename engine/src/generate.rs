@@ -165,6 +165,11 @@ pub fn listener_name(address: std::net::IpAddr, port: NonZeroU16) -> String {
     format!("{address}_{port}")
 }
 
+/// Whether any service has an address of IPv6, so that connections to one may come.
+pub(crate) fn has_ipv6_services(model: &Model) -> bool {
+    model.services.values().any(|service| service.addresses.iter().any(std::net::IpAddr::is_ipv6))
+}
+
 /// Whether connections to a service go to an address of its own.
 pub(crate) fn has_virtual_address(service: &Service) -> bool {
     !service.addresses.is_empty() && service.resolution == api::model::Resolution::Virtual

@@ -220,7 +220,8 @@ pub fn canonical_authority(authority: &str) -> Result<Cow<'_, str>, AuthorityErr
         }
         None => host.strip_suffix('.').unwrap_or(host),
     };
-    if name.is_empty() {
+    // One dot is the root's. With another the name would be a new one each time it is looked at.
+    if name.is_empty() || name.ends_with('.') {
         return Err(AuthorityError::Empty);
     }
     check_host(name)?;

@@ -10,6 +10,7 @@ pub use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
 pub use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
 pub use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3 as http_inspector;
 pub use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3 as original_dst;
+pub use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls_inspector;
 pub use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 pub use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
 pub use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as previous_hosts;
@@ -93,6 +94,11 @@ pub mod extension {
     pub const HTTP_INSPECTOR: (&str, &str) = (
         "envoy.filters.listener.http_inspector",
         "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
+    );
+    /// Listener filter that recognises TLS and reads its server name.
+    pub const TLS_INSPECTOR: (&str, &str) = (
+        "envoy.filters.listener.tls_inspector",
+        "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
     );
     /// Retries go to endpoints that were not tried.
     pub const PREVIOUS_HOSTS: (&str, &str) = (

@@ -8,6 +8,7 @@ mod names;
 mod outlier;
 mod retry;
 mod route;
+mod seen;
 mod usage;
 mod waiting;
 
@@ -17,7 +18,8 @@ use std::sync::Arc;
 
 pub use cluster::{Cluster, ClusterSpec, Discovery, Endpoint, Endpoints, Identity, Lb, Load, Upstream};
 pub use listener::{
-    Chain, ChainMatch, Fault, FaultShare, Filter, Http, Listener, PathPolicy, Ports, Routes, Slashes, Tcp,
+    Chain, ChainMatch, Fault, FaultShare, Filter, Http, Inspect, Listener, PathPolicy, Ports, Routes, Slashes, Tcp,
+    Upgrades,
 };
 pub use names::{Name, NameMap};
 pub use outlier::{Ejections, Health, Outlier};
@@ -26,6 +28,7 @@ pub use route::{
     Action, Direct, Domain, Forward, HeaderMatch, HeaderTest, HostRewrite, Origin, PathMatch, PathRewrite, Redirect,
     RedirectPath, Route, RouteTable, Subject, VirtualHost, WeightedCluster,
 };
+pub use seen::{Seen, ServerName};
 pub use usage::{Limits, RetryLimit, Usage, take_one};
 pub use waiting::{Place, Waiting};
 

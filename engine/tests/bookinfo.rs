@@ -5,14 +5,19 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::model::{Action as RuleAction, Condition, Model, Node, Redirect, Rewrite, StringMatch, Subject};
+use api::model::{
+    Action as RuleAction, Condition, Key, Model, Node, Port, Protocol, Redirect, Resolution, Rewrite, Service,
+    StringMatch, Subject,
+};
 use engine::Kind;
 use engine::decide::{Decision, Outcome, Unrouted, decide};
 use engine::generate;
 use engine::request::{Request, Simple};
+use engine::tables::Seen;
 use engine::trace::{NoTrace, Recording, Step};
 use support::*;
 
@@ -190,7 +195,7 @@ fn inbound_ports_go_to_the_application_and_others_pass() {
     let model = with_rules();
     let tables = compiled(&model, &sidecar(&model, "reviews", "v1")).tables();
     let listener = tables.listener("virtual_inbound").unwrap();
-    assert!(listener.restores_original_dst && !listener.must_inspect(9080));
+    assert!(listener.restores_original_dst && !listener.must_inspect(9080).http);
     let engine::tables::Filter::Http(http) = &listener.chain(9080, None).unwrap().filter else { panic!("opaque") };
     let decision = decide(&tables, http, &jason("/reviews/0"), &mut dice(1), &mut NoTrace);
     assert!(outcome(&decision, &jason("/")).starts_with("inbound|9080 "));
@@ -256,4 +261,91 @@ fn no_damaged_resource_makes_the_compiler_panic() {
         }
     }
     assert!(refused > 1000, "{refused}");
+}
+
+/// Bookinfo with another service.
+fn with_service(service: Service) -> Model {
+    let mut model = with_rules();
+    model.services.insert(service.host.clone(), Arc::new(service));
+    model
+}
+
+fn shop(protocol: Protocol, address: IpAddr) -> Service {
+    Service {
+        host: host("shop"),
+        key: Key { namespace: "default".to_owned(), name: "shop".to_owned() },
+        addresses: vec![address],
+        ports: vec![Port { name: "port".to_owned(), number: port(443), protocol }],
+        resolution: Resolution::Virtual,
+    }
+}
+
+#[test]
+fn a_tls_port_goes_to_its_service_whatever_server_is_named() {
+    let model = with_service(shop(Protocol::Https, IpAddr::from([10, 96, 0, 99])));
+    let tables = compiled(&model, &sidecar(&model, "productpage", "v1")).tables();
+    let listener = tables.listener("10.96.0.99_443").unwrap();
+    assert!(listener.must_inspect(443).tls);
+    for (server_name, expected) in [
+        (Some("shop.default.svc.cluster.local"), "tls"),
+        (Some("shop.default.svc"), "tls"),
+        (Some("shop.default"), "tls"),
+        (Some("shop"), "tls"),
+        (Some("other.example"), "tcp"),
+        (None, "tcp"),
+    ] {
+        let seen = Seen { port: 443, server_name, is_tls: true, protocols: &["h2"] };
+        let chain = listener.chain_for(&seen).unwrap();
+        assert_eq!(&*chain.name, expected, "{server_name:?}");
+        let engine::tables::Filter::Tcp(tcp) = &chain.filter else { panic!("HTTP") };
+        assert_eq!(tcp.clusters[0].name.as_str(), "outbound|443||shop.default.svc.cluster.local");
+    }
+}
+
+#[test]
+fn connect_goes_to_the_service_itself_and_to_no_other_route() {
+    let model = with_rules();
+    let node = sidecar(&model, "reviews", "v1");
+    let tables = compiled(&model, &node).tables();
+    let connect = Simple::get("far.example:443", "").with_method("CONNECT");
+    let http = http_at(&tables, &model.services[&host("reviews")], 9080);
+    let decision = decide(&tables, &http, &connect, &mut dice(1), &mut NoTrace);
+    assert_eq!(decision.route_name(), "connect");
+    let Outcome::Forward(forward) = decision.outcome else { panic!("{decision:?}") };
+    assert_eq!(forward.cluster.spec.name.as_str(), "outbound|9080||reviews.default.svc.cluster.local");
+    assert!(http.upgrades.connect && http.upgrades.allows(b"WebSocket") && !http.upgrades.allows(b"h2c"));
+    let inbound = tables.listener("virtual_inbound").unwrap();
+    let engine::tables::Filter::Http(http) = &inbound.chain(9080, None).unwrap().filter else { panic!("opaque") };
+    assert_eq!(decide(&tables, http, &connect, &mut dice(1), &mut NoTrace).route_name(), "connect");
+
+    let tables = compiled(&model, &gateway()).tables();
+    let listener = tables.listener("http").unwrap();
+    let engine::tables::Filter::Http(http) = &listener.chain(8080, None).unwrap().filter else { panic!("opaque") };
+    assert!(!http.upgrades.connect && http.upgrades.allows(b"websocket"));
+    let decision = decide(&tables, http, &connect, &mut dice(1), &mut NoTrace);
+    assert!(matches!(decision.outcome, Outcome::Unrouted(_)), "{decision:?}");
+}
+
+#[test]
+fn proxies_listen_where_there_are_addresses_of_ipv6_and_only_there() {
+    let before = with_rules();
+    let address: IpAddr = "fd00:10:96::99".parse().unwrap();
+    let after = with_service(shop(Protocol::Http, address));
+    let additional = |model: &Model, name: &str| {
+        let mut node = sidecar(model, "reviews", "v1");
+        let mut workload = (*node.workload).clone();
+        workload.addresses.push(address);
+        if name == "virtual_inbound" {
+            node.workload = Arc::new(workload);
+        }
+        compiled(model, &node).tables().listener(name).unwrap().additional_addresses.clone()
+    };
+    assert_eq!(additional(&before, "virtual_outbound"), []);
+    assert_eq!(additional(&after, "virtual_outbound"), ["[::]:15001".parse().unwrap()]);
+    assert_eq!(additional(&before, "virtual_inbound"), ["[::]:15006".parse().unwrap()]);
+    assert!(generate::affected(&before, &after).everything && generate::affected(&after, &before).everything);
+    let node = sidecar(&after, "reviews", "v1");
+    let tables = compiled(&after, &node).tables();
+    let outbound = tables.listener("virtual_outbound").unwrap();
+    assert_eq!(tables.hand_over(outbound, (address, 443).into()).name.as_str(), "fd00:10:96::99_443");
 }

@@ -163,6 +163,44 @@ mod tests {
         assert!(buffer.filled().iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
     }
 
+    fn fill_all(buffer: &mut Buffer) -> usize {
+        let room = buffer.space().len();
+        buffer.fill(room);
+        room
+    }
+
+    #[test]
+    fn a_buffer_grows_to_256_kib_while_it_is_filled_and_lends_them_to_others_when_it_waits() {
+        let mut buffer = Buffer::default();
+        let mut sizes = Vec::new();
+        for _ in 0..4 {
+            sizes.push(fill_all(&mut buffer));
+            buffer.consume(usize::MAX);
+        }
+        assert_eq!(sizes, [16 * 1024, 64 * 1024, 256 * 1024, 256 * 1024]);
+        buffer.release();
+        assert!(buffer.bytes.is_empty(), "nothing is held over a wait");
+        let free = || FREE.with_borrow(|free| free.each_ref().map(Vec::len));
+        assert_eq!(free(), [1, 1, 1], "the memory is there for others");
+        assert_eq!(buffer.space().len(), 256 * 1024, "a stream that goes on goes on at its size");
+        buffer.park();
+        assert_eq!(buffer.space().len(), 16 * 1024, "a new one begins small");
+    }
+
+    #[test]
+    fn what_a_thread_keeps_for_others_is_bounded() {
+        let mut many: Vec<Buffer> = (0..100).map(|_| Buffer::default()).collect();
+        for buffer in &mut many {
+            for _ in 0..3 {
+                fill_all(buffer);
+                buffer.consume(usize::MAX);
+            }
+        }
+        drop(many);
+        let kept = FREE.with_borrow(|free| free.each_ref().map(Vec::len));
+        assert!(kept.iter().zip(KEPT).all(|(kept, most)| *kept <= most), "{kept:?}");
+    }
+
     #[test]
     fn a_parked_buffer_holds_no_memory() {
         let mut buffer = Buffer::default();

@@ -39,34 +39,3 @@ impl Default for Limits {
         Limits { head: 64 * 1024, fields: 100 }
     }
 }
-
-/// Reads `bytes` as a client's side of a connection, as far as it can be read; for fuzzing.
-///
-/// Returns the number of requests that were accepted with their bodies.
-pub fn fuzz_request(mut bytes: &[u8]) -> usize {
-    let limits = Limits::default();
-    let mut request = Request::default();
-    let mut accepted = 0;
-    loop {
-        let mut scan = Scan::default();
-        let Ok(Some(end)) = scan.find_end(bytes, &limits) else { return accepted };
-        if parse_request(bytes, end, &limits, &mut request).is_err() {
-            return accepted;
-        }
-        bytes = bytes.get(end..).unwrap_or_default();
-        let mut body = Body::of_request(&request);
-        loop {
-            match body.next(bytes) {
-                Err(_) | Ok(Piece::More) => return accepted,
-                Ok(Piece::Data { consumed, .. } | Piece::Trailer { consumed, .. }) => {
-                    bytes = bytes.get(consumed..).unwrap_or_default();
-                }
-                Ok(Piece::End { consumed }) => {
-                    bytes = bytes.get(consumed..).unwrap_or_default();
-                    break;
-                }
-            }
-        }
-        accepted += 1;
-    }
-}

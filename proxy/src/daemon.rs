@@ -1,7 +1,7 @@
 //! The proxy as a whole: what is started in which order, and how it leaves.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,6 +15,7 @@ use runtime::{Drain, Tasks};
 
 use crate::access_log::{AccessLog, Format, FormatError};
 use crate::admin::{self, Admin};
+use crate::codec::Limits;
 use crate::data::{self, DataPath};
 use crate::interception::{self, Intercepted};
 use crate::metrics::{self as path_metrics, Identity, PathMetrics};
@@ -239,10 +240,32 @@ fn data_path(
     };
     let format = Format::new(settings.access_log_format.encoding, settings.access_log_format.source.as_deref())?;
     let access_log = access_log(&settings.access_log, format)?;
-    let (tracing, max_series) = (settings.tracing, settings.max_series);
-    let (h2, stall_timeout) = (settings.h2, settings.stall_timeout);
-    let bounds = data::Settings { h2, stall_timeout, ..data::Settings::default() };
-    let settings = data::Settings { mark, identity, access_log, tracing, max_series, ..bounds };
+    let limits = &settings.limits;
+    let fitting = crate::files::connections();
+    if fitting < limits.connections {
+        tracing::info!(
+            fitting,
+            wanted = limits.connections,
+            "fewer connections than MESH_MAX_CONNECTIONS: files are short"
+        );
+    }
+    let settings = data::Settings {
+        mark,
+        identity,
+        access_log,
+        tracing: settings.tracing,
+        max_series: settings.max_series,
+        limits: Limits { head: limits.head_bytes, fields: limits.headers },
+        idle_timeout: limits.idle,
+        head_timeout: limits.head_timeout,
+        body_idle_timeout: limits.body_idle,
+        max_connections: limits.connections.min(fitting),
+        max_connections_per_source: limits.connections_per_source,
+        upgrade_idle_timeout: limits.upgrade_idle,
+        tcp_idle_timeout: limits.tcp_idle,
+        h2: settings.h2,
+        stall_timeout: settings.stall_timeout,
+    };
     Ok(DataPath::new(Arc::clone(snapshots.tables()), settings, drain.clone()))
 }
 
@@ -270,6 +293,10 @@ fn follow(
         for (what, port) in [("outbound", proxy_port::OUTBOUND), ("inbound", proxy_port::INBOUND)] {
             let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
             sockets.open_ahead(address).map_err(|source| DaemonError::Port { what, source })?;
+            let ipv6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+            if let Err(error) = sockets.open_ahead(ipv6) {
+                tracing::debug!(reason = runtime::exit::chain(&error), "no connections of IPv6 wait for configuration");
+            }
         }
     }
     let counters = xds::XdsMetrics::default();

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
+use crate::admission::Admission;
 use crate::codec::Limits;
 use crate::connect::Connector;
 use crate::failure::Failure;
@@ -48,6 +49,16 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How long a head, or the preface of HTTP/2, may take from its first byte.
     pub head_timeout: Duration,
+    /// How long the body of a request may come without a byte.
+    pub body_idle_timeout: Duration,
+    /// Connections of peers at once.
+    pub max_connections: usize,
+    /// Connections at once of one source from outside the pod: an address, or a network of 64 bits.
+    pub max_connections_per_source: u32,
+    /// How long a connection may be without a byte that has become a WebSocket or tunnel.
+    pub upgrade_idle_timeout: Duration,
+    /// How long an opaque connection may be without a byte.
+    pub tcp_idle_timeout: Duration,
     /// How long a client may take nothing of an answer that waits for it.
     pub stall_timeout: Duration,
     /// Bounds of connections of HTTP/2.
@@ -84,6 +95,11 @@ impl Default for Settings {
             head_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(300),
             h2: H2::default(),
+            upgrade_idle_timeout: Duration::from_secs(3600),
+            tcp_idle_timeout: Duration::from_secs(3600),
+            body_idle_timeout: Duration::from_secs(300),
+            max_connections: 40_000,
+            max_connections_per_source: 20_000,
         }
     }
 }
@@ -102,6 +118,9 @@ pub struct DataPath {
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,
     pub(crate) head_timeout: Duration,
+    pub(crate) upgrade_idle_timeout: Duration,
+    pub(crate) tcp_idle_timeout: Duration,
+    pub(crate) body_idle_timeout: Duration,
     pub(crate) stall_timeout: Duration,
     pub(crate) drain: Drain,
     started: Instant,
@@ -112,17 +131,21 @@ impl DataPath {
     /// A data path that decides with `tables`, whatever they hold at the time of each request.
     #[must_use]
     pub fn new(tables: Arc<ArcSwap<Tables>>, settings: Settings, drain: Drain) -> Arc<Self> {
+        let admission = Admission::new(settings.max_connections, settings.max_connections_per_source);
         Arc::new(DataPath {
             connector: Connector { mark: settings.mark },
             pool: Pool::default(),
             multiplex: Multiplex::new(settings.h2.frames, settings.limits.head),
             h2: settings.h2,
-            metrics: Metrics::new(settings.identity, Arc::clone(&tables), settings.max_series),
+            metrics: Metrics::with(settings.identity, Arc::clone(&tables), settings.max_series, admission),
             access_log: settings.access_log,
             tracing: settings.tracing,
             limits: settings.limits,
             idle_timeout: settings.idle_timeout,
             head_timeout: settings.head_timeout,
+            upgrade_idle_timeout: settings.upgrade_idle_timeout,
+            tcp_idle_timeout: settings.tcp_idle_timeout,
+            body_idle_timeout: settings.body_idle_timeout,
             stall_timeout: settings.stall_timeout,
             drain,
             started: Instant::now(),
@@ -176,7 +199,7 @@ impl DataPath {
     }
 
     /// Serves the connections of `socket` by the listener that the tables have under `name` at the time of each, until
-    /// the drain begins or `tasks` are cancelled. Every connection is a task of `tasks`.
+    /// none has come for a moment after the drain began, or `tasks` are cancelled. Every connection is a task of `tasks`.
     ///
     /// A connection that comes while there is no such listener is closed.
     ///
@@ -191,14 +214,29 @@ impl DataPath {
         tasks: Tasks,
     ) -> io::Result<()> {
         let accepting = self.metrics.listeners.of(&name);
+        let mut leaves_by = None;
+        let mut is_over = false;
         loop {
+            is_over |= leaves_by.is_some_and(|by| Instant::now() > by);
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
-                () = self.drain.started() => return Ok(()),
+                biased;
                 () = tasks.token().cancelled() => return Ok(()),
+                () = self.drain.cut() => return Ok(()),
+                () = self.drain.started(), if leaves_by.is_none() => {
+                    leaves_by = Some(Instant::now() + LEAVING);
+                    continue;
+                }
+                accepted = socket.accept() => accepted,
+                // What the kernel has accepted already is served before the socket is closed.
+                () = std::future::ready(()), if is_over => return Ok(()),
+                // Who has not heard yet that the proxy leaves is served.
+                () = tokio::time::sleep(QUIET), if leaves_by.is_some() => {
+                    is_over = true;
+                    continue;
+                }
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) if is_passing(&error) => continue,
                 Err(error) if is_shortage(&error) => {
                     tracing::warn!(%error, listener = name, "no connection can be accepted for the moment");
@@ -207,12 +245,24 @@ impl DataPath {
                 }
                 Err(error) => return Err(error),
             };
+            // The application beside the proxy is one source, which the limit of all connections is enough for.
+            let source = (edge != Edge::Outbound).then(|| peer.ip());
+            let place = match self.metrics.admission.admit(source) {
+                Ok(place) => place,
+                Err(limit) => {
+                    self.metrics.limits.hit(limit);
+                    tracing::debug!(listener = name, %peer, ?limit, "a connection is refused: there are too many");
+                    crate::conn::Conn::new(stream).reset();
+                    continue;
+                }
+            };
             let Some(listener) = self.tables.load().listener(&name).cloned() else {
                 tracing::debug!(listener = name, "a connection is closed: the listener does not exist");
                 continue;
             };
             let (path, open) = (Arc::clone(&self), accepting.begin());
             tasks.spawn("connection", async move {
+                let _place = place;
                 path.serve_connection(edge, &listener, stream).await;
                 drop(open);
             });
@@ -257,6 +307,10 @@ impl DataPath {
     }
 }
 
+/// When no connection has come for so long after the drain began, everybody knows.
+const QUIET: Duration = Duration::from_millis(500);
+/// And no connection is taken after so long, whoever has heard.
+const LEAVING: Duration = Duration::from_secs(2);
 const SHORTAGE: Duration = Duration::from_millis(50);
 
 /// The connection is gone, the socket is not.

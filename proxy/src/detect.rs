@@ -1,8 +1,14 @@
 //! What a connection speaks, by its first bytes.
 
+pub(crate) mod client_hello;
+
 use std::time::Duration;
 
+use engine::tables::{Chain, Listener, Seen};
+
+use self::client_hello::{ClientHello, MAX_HELLO, NotOne};
 use crate::conn::Conn;
+use crate::data::DataPath;
 use crate::failure::Failure;
 
 /// What a connection speaks.
@@ -18,8 +24,10 @@ pub(crate) enum Spoken {
     Tls,
     /// Something else.
     Opaque,
-    /// Nothing yet: the server may be the first to speak.
+    /// Nothing in the time that it had: the server may be the first to speak.
     Silent,
+    /// Too little in the time that it had.
+    Undecided,
 }
 
 impl Spoken {
@@ -30,7 +38,7 @@ impl Spoken {
             Spoken::Http11 => Some("http/1.1"),
             Spoken::Http10 => Some("http/1.0"),
             Spoken::H2c => Some("h2c"),
-            Spoken::Tls | Spoken::Opaque | Spoken::Silent => None,
+            Spoken::Tls | Spoken::Opaque | Spoken::Silent | Spoken::Undecided => None,
         }
     }
 }
@@ -81,20 +89,71 @@ pub(crate) fn recognise(bytes: &[u8]) -> Option<Spoken> {
     }
 }
 
-/// Reads until it is clear what the connection speaks, for at most `timeout`. The bytes stay in `conn.rx`.
+/// What was found out about a connection by its first bytes, which stay in its buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// What it speaks; `None` if nobody asked.
+    pub(crate) spoken: Option<Spoken>,
+    /// What its ClientHello tells, if it was read.
+    pub(crate) hello: Option<ClientHello>,
+}
+
+impl Found {
+    /// The listener's filter chain for a connection to `port`.
+    #[must_use]
+    pub(crate) fn chain<'l>(&self, listener: &'l Listener, port: u16) -> Option<&'l Chain> {
+        let offered: Vec<&str> = self.hello.iter().flat_map(|hello| &hello.protocols).map(|name| &**name).collect();
+        let spoken = self.spoken.and_then(Spoken::alpn);
+        listener.chain_for(&Seen {
+            port,
+            server_name: self.hello.as_ref().and_then(|hello| hello.server_name.as_deref()),
+            is_tls: self.spoken == Some(Spoken::Tls),
+            protocols: if offered.is_empty() { spoken.as_slice() } else { &offered },
+        })
+    }
+}
+
+/// Finds out about a connection to `port` what its listener's filter chains depend on.
 ///
 /// # Errors
 ///
-/// The caller closed the connection without a byte, or it failed.
-pub(crate) async fn detect(conn: &mut Conn, timeout: Option<Duration>) -> Result<Spoken, Failure> {
+/// The caller closed the connection without a byte, or said nothing in time where that is not allowed.
+pub(crate) async fn inspect(
+    path: &DataPath,
+    listener: &Listener,
+    conn: &mut Conn,
+    port: u16,
+) -> Result<Found, Failure> {
+    let wanted = listener.must_inspect(port);
+    if !wanted.is_any() {
+        return Ok(Found::default());
+    }
+    let found = detect(conn, wanted.tls, listener.inspect_timeout).await?;
+    path.metrics.detections.count(found.spoken);
+    if found.spoken == Some(Spoken::Silent) && !listener.continue_on_timeout {
+        return Err(Failure::SlowRequest);
+    }
+    Ok(found)
+}
+
+/// Reads until it is clear what the connection speaks, and with `tls` what a ClientHello tells, for at most `timeout`.
+async fn detect(conn: &mut Conn, tls: bool, timeout: Option<Duration>) -> Result<Found, Failure> {
+    let as_found = |spoken| Found { spoken: Some(spoken), hello: None };
     let reading = async {
         loop {
-            if let Some(spoken) = recognise(conn.rx.filled()) {
-                return Ok(spoken);
+            let bytes = conn.rx.filled();
+            match recognise(bytes) {
+                Some(Spoken::Tls) if tls && bytes.len() < MAX_HELLO => match client_hello::read(bytes) {
+                    Ok(Some(hello)) => return Ok(Found { spoken: Some(Spoken::Tls), hello: Some(hello) }),
+                    Ok(None) => {}
+                    Err(NotOne) => return Ok(as_found(Spoken::Opaque)),
+                },
+                Some(spoken) => return Ok(as_found(spoken)),
+                None => {}
             }
             match std::future::poll_fn(|cx| conn.poll_read(cx)).await {
                 // Bytes that ended before they could be told apart are the upstream's to judge.
-                Ok(0) if !conn.rx.is_empty() => return Ok(Spoken::Opaque),
+                Ok(0) if !conn.rx.is_empty() => return Ok(as_found(Spoken::Opaque)),
                 Ok(0) | Err(_) => return Err(Failure::DownstreamClosed),
                 Ok(_) => {}
             }
@@ -102,9 +161,9 @@ pub(crate) async fn detect(conn: &mut Conn, timeout: Option<Duration>) -> Result
     };
     let Some(timeout) = timeout else { return reading.await };
     match tokio::time::timeout(timeout, reading).await {
-        Ok(spoken) => spoken,
-        Err(_) if conn.rx.is_empty() => Ok(Spoken::Silent),
-        Err(_) => Ok(Spoken::Opaque),
+        Ok(found) => found,
+        Err(_) if conn.rx.is_empty() => Ok(as_found(Spoken::Silent)),
+        Err(_) => Ok(as_found(Spoken::Undecided)),
     }
 }
 

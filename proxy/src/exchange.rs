@@ -18,9 +18,7 @@ use crate::report::Note;
 use crate::retry::{Clock, Tries};
 use crate::side::Side;
 use crate::timer::Deadline;
-
-/// A request whose body does not move for so long is given up.
-const STALLED: Duration = Duration::from_secs(300);
+use crate::upgrade::Switch;
 
 /// What of the request the response depends on.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +57,9 @@ pub(crate) struct Finished {
     pub(crate) downstream: bool,
     /// Whether the client still sends.
     pub(crate) request_left: bool,
+    /// Whether what the request asked for was granted: both connections are no HTTP any more, and the answer's head
+    /// stands in the client's `tx`.
+    pub(crate) switched: bool,
 }
 
 /// One request and its response. The request's head has been sent, or stands in `up.tx`; its body follows on the
@@ -72,7 +73,10 @@ pub(crate) struct Exchange<'e, 't> {
     clock: &'e mut Clock,
     tries: &'e mut Tries<'t>,
     client: Client,
+    switch: Option<&'e Switch>,
     limits: &'e Limits,
+    /// How long a body may not move.
+    body_idle: Duration,
     drain: &'e Drain,
     note: &'e mut Note,
     closing: bool,
@@ -124,6 +128,7 @@ enum Sending {
 enum Answer {
     Head { scan: Scan, interim: usize },
     Body(Pump),
+    Switched,
 }
 
 /// The parts of an exchange.
@@ -145,8 +150,12 @@ pub(crate) struct Parts<'e, 't> {
     pub(crate) client: Client,
     /// The request's body.
     pub(crate) request: &'e mut Pump,
+    /// What the request asks its connection to become.
+    pub(crate) switch: Option<&'e Switch>,
     /// Bounds of heads.
     pub(crate) limits: &'e Limits,
+    /// How long a body may not move.
+    pub(crate) body_idle: Duration,
     /// Whether the proxy is leaving.
     pub(crate) drain: &'e Drain,
     /// Where the response's head is noted for the log.
@@ -159,9 +168,11 @@ impl<'e, 't> Exchange<'e, 't> {
     /// An exchange that has not begun.
     #[must_use]
     pub(crate) fn new(parts: Parts<'e, 't>) -> Self {
-        let Parts { down, up, response, deadline, clock, tries, client, request, limits, drain, note, stall_timeout } =
-            parts;
+        let Parts { down, up, response, deadline, clock, tries, client, request, .. } = parts;
+        let Parts { switch, limits, body_idle, drain, note, stall_timeout, .. } = parts;
         Exchange {
+            switch,
+            body_idle,
             written: if let Side::Text(down) = &down { down.written } else { 0 },
             down,
             up,
@@ -221,7 +232,7 @@ impl<'e, 't> Exchange<'e, 't> {
                 self.deadline.set(now, self.clock.sent(now));
             } else if self.moved != Some(self.request.content) {
                 self.moved = Some(self.request.content);
-                self.deadline.set(Instant::now(), (!self.client.is_patient).then_some(STALLED));
+                self.deadline.set(Instant::now(), (!self.client.is_patient).then_some(self.body_idle));
             }
         }
         let answered = self.poll_answer(cx);
@@ -238,6 +249,10 @@ impl<'e, 't> Exchange<'e, 't> {
         }
         ready!(self.deadline.poll(cx));
         let now = Instant::now();
+        let is_held_up = self.request.is_held_up() || matches!(&self.up, Side::Text(up) if !up.is_flushed());
+        if self.request_state == Sending::Going && !is_held_up {
+            return Poll::Ready(Err(Broken::Failed(Failure::SlowBody)));
+        }
         if self.request_state != Sending::Going && self.clock.is_try_over(now) {
             if let Answer::Head { .. } = self.answer {
                 return Poll::Ready(Err(Broken::TryTimeout));
@@ -280,6 +295,7 @@ impl<'e, 't> Exchange<'e, 't> {
             upstream: sent && self.keeps_upstream && matches!(&self.up, Side::Text(up) if up.rx.is_empty()),
             downstream: sent && !self.closing,
             request_left: !sent,
+            switched: matches!(self.answer, Answer::Switched),
         }
     }
 }

@@ -55,11 +55,14 @@ pub enum Failure {
     /// The head of the request did not come in time.
     #[error("the head of the request did not arrive in time")]
     SlowRequest,
+    /// The body of the request stopped coming.
+    #[error("the body of the request stopped coming")]
+    SlowBody,
     /// The caller does not take the answer.
     #[error("the caller takes nothing of the answer any more")]
     SlowReader,
-    /// It asks for another protocol.
-    #[error("upgrades to other protocols and CONNECT are not supported")]
+    /// It asks for a tunnel where there are none, or for another protocol of a service that speaks HTTP/2 only.
+    #[error("the connection cannot become here what the request asks for")]
     UpgradeRefused,
     /// The caller has gone.
     #[error("the caller closed the connection")]
@@ -87,7 +90,7 @@ impl Failure {
             Failure::FaultAbort(_) => "fault_abort",
             Failure::BadRequest(Malformed::HeadTooLarge | Malformed::TooManyFields) => "too_large",
             Failure::BadRequest(_) | Failure::BadPath(_) | Failure::BadAuthority => "bad_request",
-            Failure::SlowRequest => "slow_request",
+            Failure::SlowRequest | Failure::SlowBody => "slow_request",
             Failure::SlowReader => "slow_reader",
             Failure::UpgradeRefused => "upgrade_refused",
             Failure::DownstreamClosed => "downstream_closed",
@@ -110,7 +113,7 @@ impl Failure {
             Failure::Timeout => "UT",
             Failure::FaultAbort(_) => "FI",
             Failure::BadRequest(_) | Failure::BadPath(_) | Failure::BadAuthority | Failure::UpgradeRefused => "DPE",
-            Failure::SlowRequest | Failure::SlowReader => "SI",
+            Failure::SlowRequest | Failure::SlowBody | Failure::SlowReader => "SI",
             Failure::DownstreamClosed => "DC",
             Failure::Loop | Failure::Draining => "-",
         }
@@ -142,7 +145,7 @@ impl Failure {
             Failure::Timeout => 504,
             Failure::BadRequest(malformed) => malformed.status(),
             Failure::BadPath(_) | Failure::BadAuthority => 400,
-            Failure::SlowRequest | Failure::SlowReader => 408,
+            Failure::SlowRequest | Failure::SlowBody | Failure::SlowReader => 408,
             Failure::UpgradeRefused => 501,
             Failure::Loop => 508,
             Failure::DownstreamClosed => 0,
@@ -160,6 +163,7 @@ impl Failure {
             | Failure::BadPath(_)
             | Failure::BadAuthority
             | Failure::SlowRequest
+            | Failure::SlowBody
             | Failure::SlowReader
             | Failure::UpgradeRefused
             | Failure::DownstreamClosed => Fault::Caller,

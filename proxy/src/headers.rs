@@ -34,11 +34,13 @@ pub struct RequestChanges<'a> {
     pub request_id: Option<&'a [u8]>,
     /// Its place in a trace; `None` leaves what it came with.
     pub trace: Option<&'a TraceContext>,
+    /// The protocol that it asks to switch to.
+    pub upgrade: Option<&'a [u8]>,
 }
 
 /// Appends the head of a request as it goes to the upstream.
 pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes: &RequestChanges<'_>) {
-    let RequestChanges { path, authority, edge, peer, request_id, trace } = changes;
+    let RequestChanges { path, authority, edge, peer, request_id, trace, upgrade } = changes;
     for part in [request.method.of(head), b" ", path, b" HTTP/1.1\r\nHost: ", authority, b"\r\n"] {
         out.extend_from_slice(part);
     }
@@ -58,6 +60,9 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes:
     }
     if request.is_chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if let Some(protocol) = upgrade {
+        write_upgrade(out, protocol);
     }
     if at_gateway {
         out.extend_from_slice(b"X-Forwarded-For: ");
@@ -96,12 +101,7 @@ pub struct ResponseChanges {
 
 /// Appends the head of a response as it goes to the client.
 pub fn write_response(out: &mut Vec<u8>, response: &Response, head: &[u8], changes: ResponseChanges) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    let status = response.status;
-    out.extend([100, 10, 1].map(|unit| b'0' + u8::try_from(status / unit % 10).unwrap_or(0)));
-    out.push(b' ');
-    out.extend_from_slice(response.reason.of(head));
-    out.extend_from_slice(b"\r\n");
+    write_status(out, response, head);
     for field in &response.fields {
         if !field.kind.is_hop() && !field.is_nominated {
             write_field(out, field, head);
@@ -113,6 +113,36 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response, head: &[u8], chang
     if !response.is_interim() {
         out.extend_from_slice(connection(changes.version, changes.close));
     }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of an answer after which the connection is no HTTP any more: 101, or what accepts a tunnel.
+pub(crate) fn write_switch(out: &mut Vec<u8>, response: &Response, head: &[u8], protocol: Option<&[u8]>) {
+    write_status(out, response, head);
+    for field in &response.fields {
+        // A length would be another's reason to wait for a body.
+        if !field.kind.is_hop() && !field.is_nominated && field.kind != Kind::ContentLength {
+            write_field(out, field, head);
+        }
+    }
+    if let Some(protocol) = protocol {
+        write_upgrade(out, protocol);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_upgrade(out: &mut Vec<u8>, protocol: &[u8]) {
+    for part in [&b"Connection: Upgrade\r\nUpgrade: "[..], protocol, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
+fn write_status(out: &mut Vec<u8>, response: &Response, head: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    let status = response.status;
+    out.extend([100, 10, 1].map(|unit| b'0' + u8::try_from(status / unit % 10).unwrap_or(0)));
+    out.push(b' ');
+    out.extend_from_slice(response.reason.of(head));
     out.extend_from_slice(b"\r\n");
 }
 
@@ -175,7 +205,8 @@ mod tests {
         parse_request(text.as_bytes(), end, &limits, &mut request).expect("valid");
         let mut out = Vec::new();
         let peer = IpAddr::from([10, 0, 0, 9]);
-        let changes = RequestChanges { path: b"/to", authority: b"b", edge, peer, request_id, trace: None };
+        let changes =
+            RequestChanges { path: b"/to", authority: b"b", edge, peer, request_id, trace: None, upgrade: None };
         write_request(&mut out, &request, text.as_bytes(), &changes);
         String::from_utf8(out).expect("text")
     }

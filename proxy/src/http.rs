@@ -9,6 +9,7 @@ mod forward;
 mod h2c;
 mod plan;
 mod read;
+mod relay;
 mod spare;
 mod streams;
 mod text;
@@ -28,6 +29,7 @@ use crate::reply::{self, Manner, Reply};
 use crate::report::{self, Grpc, Note, Report, Told};
 use crate::side::Side;
 use crate::timer::Deadline;
+use crate::upgrade::Switch;
 use crate::upstream::Arrival;
 
 pub(crate) use self::chosen::Chosen;
@@ -99,6 +101,8 @@ struct Session<'p> {
     /// The head as it goes to the upstream: as text, or as fields if it came by HTTP/2.
     outgoing: Vec<u8>,
     fields: Option<Box<http::request::Parts>>,
+    /// What the request asks the connection to become.
+    switch: Option<Switch>,
     body_left: Left,
     /// Whether the application that asks speaks HTTP/2.
     is_from_h2: bool,
@@ -121,6 +125,7 @@ impl<'p> Session<'p> {
             note: Note::default(),
             outgoing: Vec::new(),
             fields: None,
+            switch: None,
             body_left: Left::Nothing,
             is_from_h2: false,
             is_grpc: false,
@@ -210,7 +215,8 @@ impl<'p> Session<'p> {
             Left::Part => true,
             Left::Nothing => false,
         };
-        let close = has_rest || !self.request.keep_alive || self.path.drain.is_draining();
+        let is_refused = self.switch.as_ref().is_some_and(|switch| switch.ends_refused(!conn.rx.is_empty()));
+        let close = has_rest || is_refused || !self.request.keep_alive || self.path.drain.is_draining();
         let manner = Manner { version: self.request.version, to_head, close };
         conn.discard_tx();
         reply.write(&mut conn.tx, manner);

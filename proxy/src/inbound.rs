@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::conn::Conn;
 use crate::data::DataPath;
-use crate::detect::{Spoken, detect};
+use crate::detect::inspect;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::http::{self, Chosen};
@@ -25,24 +25,22 @@ pub(crate) async fn serve(path: &DataPath, listener: &Arc<Listener>, socket: Tcp
     let arrival = path.arrival(&socket, listener)?;
     let port = arrival.destination.port();
     let mut conn = Conn::new(socket);
-    let mut spoken = None;
-    if listener.must_inspect(port) {
-        spoken = Some(detect(&mut conn, listener.inspect_timeout).await?);
-        if spoken == Some(Spoken::Silent) && !listener.continue_on_timeout {
-            return path.refuse(EDGE, &arrival, Failure::SlowRequest);
-        }
-    }
-    let Some(chain) = listener.chain(port, spoken.and_then(Spoken::alpn)) else {
+    let found = match inspect(path, listener, &mut conn, port).await {
+        Ok(found) => found,
+        Err(Failure::SlowRequest) => return path.refuse(EDGE, &arrival, Failure::SlowRequest),
+        Err(failure) => return Err(failure),
+    };
+    let Some(chain) = found.chain(listener, port) else {
         return path.refuse(EDGE, &arrival, Failure::NoRoute("no filter chain is for this port"));
     };
     match &chain.filter {
         Filter::Http(http) => {
-            let chosen = Chosen::new(listener, port, spoken, http);
+            let chosen = Chosen::new(listener, port, found.spoken, http);
             http::serve(path, chosen, (EDGE, arrival), conn).await
         }
         Filter::Tcp(tcp) => {
             let tables = path.tables.load_full();
-            Box::pin(tcp::serve(path, &tables, tcp, (EDGE, arrival), conn)).await
+            Box::pin(tcp::serve(path, &tables, tcp, (EDGE, arrival), (conn, found))).await
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod admin;
+mod admission;
 mod buffer;
 pub mod codec;
 mod conn;
@@ -11,7 +12,9 @@ pub mod data;
 mod detect;
 mod exchange;
 pub mod failure;
+mod files;
 pub mod frames;
+pub mod fuzz;
 pub mod headers;
 mod http;
 mod inbound;
@@ -26,6 +29,7 @@ pub mod peers;
 mod pool;
 mod pump;
 pub mod readiness;
+mod relay;
 mod reply;
 mod report;
 mod retry;
@@ -39,6 +43,7 @@ mod tcp;
 mod text;
 mod timer;
 pub mod trace_context;
+mod upgrade;
 mod upstream;
 pub mod xds;
 

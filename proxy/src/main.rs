@@ -15,7 +15,7 @@ use runtime::{logging, signals, version};
 ///
 /// Settings come from the environment: POD_NAME, POD_NAMESPACE, POD_IP, SERVICE_ACCOUNT, MESH_PILOT_ADDRESS,
 /// MESH_PILOT_ROOT or MESH_PILOT_ROOT_PEM, MESH_TOKEN_FILE, MESH_CONCURRENCY, MESH_LOG, MESH_LOG_FORMAT,
-/// MESH_DRAIN_SECONDS, MESH_ACCESS_LOG.
+/// MESH_DRAIN_SECONDS, MESH_ACCESS_LOG, and the limits that docs/limits.md lists.
 #[derive(Debug, Parser)]
 #[command(name = "mesh-proxy", version = version::long(), arg_required_else_help = true)]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]

@@ -2,11 +2,14 @@
 
 mod bounded;
 mod clusters;
+mod detections;
 mod encode;
 mod labels;
+pub(crate) mod limits;
 mod listeners;
 mod path;
 mod series;
+mod upgrades;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,6 +26,7 @@ pub use self::labels::Identity;
 pub use self::listeners::{Accepted, Listeners};
 pub use self::path::PathMetrics;
 pub use self::series::{Counted, HttpSeries, TcpSeries};
+use crate::admission::Admission;
 use crate::frames::Cut;
 use crate::headers::Edge;
 use crate::peers::{PeerId, Peers};
@@ -49,6 +53,14 @@ pub struct Metrics {
     overflows: AtomicU64,
     /// Connections of HTTP/2 that were cut, by reason.
     cut: [AtomicU64; Cut::ALL.len()],
+    /// How often peers have met a limit.
+    pub(crate) limits: limits::Limits,
+    /// Connections of peers.
+    pub(crate) admission: Arc<Admission>,
+    /// What connections were taken for by their first bytes.
+    pub(crate) detections: detections::Detections,
+    /// Connections that have become something else than HTTP.
+    pub(crate) upgrades: upgrades::Upgrades,
 }
 
 /// What tells one kind of traffic from another.
@@ -95,6 +107,17 @@ impl Metrics {
     /// Counters that are all at zero; those of clusters are in their tables. There are never more than `max_series` kinds.
     #[must_use]
     pub fn new(identity: Identity, tables: Arc<ArcSwap<Tables>>, max_series: usize) -> Arc<Self> {
+        Metrics::with(identity, tables, max_series, Admission::new(usize::MAX, u32::MAX))
+    }
+
+    /// As [`Metrics::new`], with what admits connections.
+    #[must_use]
+    pub(crate) fn with(
+        identity: Identity,
+        tables: Arc<ArcSwap<Tables>>,
+        max_series: usize,
+        admission: Arc<Admission>,
+    ) -> Arc<Self> {
         Arc::new(Metrics {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             identity,
@@ -106,6 +129,10 @@ impl Metrics {
             room: Room::new(max_series),
             overflows: AtomicU64::new(0),
             cut: Default::default(),
+            limits: limits::Limits::default(),
+            admission,
+            detections: detections::Detections::default(),
+            upgrades: upgrades::Upgrades::default(),
         })
     }
 

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::conn::Conn;
 use crate::data::DataPath;
-use crate::detect::{Spoken, detect};
+use crate::detect::inspect;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::http::{self, Chosen};
@@ -29,23 +29,21 @@ pub(crate) async fn serve(
     let listener = tables.hand_over(accepted, arrival.destination);
     let port = arrival.destination.port();
     let mut conn = Conn::new(socket);
-    let mut spoken = None;
-    if listener.must_inspect(port) {
-        spoken = Some(detect(&mut conn, listener.inspect_timeout).await?);
-        if spoken == Some(Spoken::Silent) && !listener.continue_on_timeout {
-            return path.refuse(edge, &arrival, Failure::SlowRequest);
-        }
-    }
-    let Some(chain) = listener.chain(port, spoken.and_then(Spoken::alpn)) else {
+    let found = match inspect(path, listener, &mut conn, port).await {
+        Ok(found) => found,
+        Err(Failure::SlowRequest) => return path.refuse(edge, &arrival, Failure::SlowRequest),
+        Err(failure) => return Err(failure),
+    };
+    let Some(chain) = found.chain(listener, port) else {
         return path.refuse(edge, &arrival, Failure::NoRoute("no filter chain is for this connection"));
     };
     match &chain.filter {
         Filter::Http(http) => {
-            let chosen = Chosen::new(listener, port, spoken, http);
+            let chosen = Chosen::new(listener, port, found.spoken, http);
             // A connection may outlive many tables: it does not keep those that it began with.
             drop(tables);
             http::serve(path, chosen, (edge, arrival), conn).await
         }
-        Filter::Tcp(tcp) => Box::pin(tcp::serve(path, &tables, tcp, (edge, arrival), conn)).await,
+        Filter::Tcp(tcp) => Box::pin(tcp::serve(path, &tables, tcp, (edge, arrival), (conn, found))).await,
     }
 }

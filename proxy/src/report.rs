@@ -91,6 +91,9 @@ impl Report {
     pub(crate) fn tell(&self, told: &Told<'_>, note: &Note, route: &str) {
         let Told { path, edge, arrival } = *told;
         let duration = Instant::now().duration_since(self.begun);
+        if let Some(failure) = self.failure {
+            path.metrics.limits.failed(failure);
+        }
         let flag = match self.failure {
             Some(failure) if self.is_retry_exceeded => failure.flag_after_retries(),
             Some(failure) => failure.flag(),
@@ -163,6 +166,10 @@ pub(crate) struct TcpReport<'p> {
     pub(crate) failure: Option<Failure>,
     /// Bytes from the caller, and bytes to it.
     pub(crate) bytes: (u64, u64),
+    /// The server that the caller asks for in its ClientHello.
+    pub(crate) server_name: Option<Box<str>>,
+    /// Whether it is taken for opaque because nobody had said anything.
+    pub(crate) was_silent: bool,
 }
 
 impl<'p> TcpReport<'p> {
@@ -179,6 +186,8 @@ impl<'p> TcpReport<'p> {
             series: None,
             failure: None,
             bytes: (0, 0),
+            server_name: None,
+            was_silent: false,
         }
     }
 
@@ -221,6 +230,9 @@ impl<'p> TcpReport<'p> {
 
 impl Drop for TcpReport<'_> {
     fn drop(&mut self) {
+        if let Some(failure) = self.failure {
+            self.path.metrics.limits.failed(failure);
+        }
         let flag = self.failure.map_or("-", Failure::flag);
         let closing = match &self.series {
             Some(series) if flag == "-" => Arc::clone(series),
@@ -247,7 +259,7 @@ impl Drop for TcpReport<'_> {
             upstream_local: None,
             attempts: u32::from(self.target.is_some()),
             route: "",
-            server_name: "",
+            server_name: self.server_name.as_deref().unwrap_or_default(),
             grpc_status: None,
         };
         self.path.log(&entry);

@@ -101,6 +101,11 @@ impl<'t> Tries<'t> {
         false
     }
 
+    /// Says that the request will not be tried again, though it may go on for long.
+    pub(crate) fn settle(&mut self) {
+        self.active = None;
+    }
+
     /// How long to wait before the try that [`Tries::again`] allowed.
     #[must_use]
     pub(crate) fn back_off(&self) -> Duration {

@@ -1,5 +1,7 @@
 //! What the proxy is told from outside: environment and flags, read once at start.
 
+mod limits;
+
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use api::names::{DEFAULT_DOMAIN, PILOT, PROXY_DIR, SYSTEM_NAMESPACE, pilot_port,
 use runtime::logging::Format;
 use runtime::settings::{Env, SettingError};
 
+pub use self::limits::Limits;
 use crate::access_log::Encoding;
 use crate::data::H2;
 use crate::frames::FrameLimits;
@@ -69,6 +72,8 @@ pub struct Settings {
     pub log_filter: String,
     /// Its own ports.
     pub ports: Ports,
+    /// What peers may take.
+    pub limits: Limits,
 }
 
 /// What a line of the access log looks like, as it was asked for.
@@ -193,6 +198,7 @@ impl Settings {
             log_format: env.parse("MESH_LOG_FORMAT", "a log format")?.unwrap_or_default(),
             log_filter: env.text_or("MESH_LOG", "info")?,
             ports: Ports::read(env, flags)?,
+            limits: Limits::read(env)?,
             role,
         })
     }

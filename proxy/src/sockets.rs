@@ -32,6 +32,7 @@ pub struct Sockets {
 
 struct Open {
     address: SocketAddr,
+    additional: Vec<SocketAddr>,
     stop: CancellationToken,
 }
 
@@ -118,7 +119,10 @@ impl Sockets {
     /// Opens and closes sockets so that they fit the tables; `false` if one cannot be opened.
     fn reconcile(&mut self, tables: &Tables, swaps: u64) -> bool {
         self.open.retain(|name, open| {
-            let stays = tables.listener(name).is_some_and(|listener| listener.bind && listener.address == open.address);
+            let is_same = |listener: &Listener| {
+                listener.bind && listener.address == open.address && listener.additional_addresses == open.additional
+            };
+            let stays = tables.listener(name).is_some_and(|listener| is_same(listener));
             if !stays {
                 tracing::info!(listener = name, address = %open.address, "a listener is gone; its connections go on");
                 open.stop.cancel();
@@ -153,32 +157,52 @@ impl Sockets {
     }
 
     fn start(&mut self, listener: &Listener) -> Result<SocketAddr, BindError> {
-        let socket = match self.ahead.remove(&listener.address) {
-            Some(socket) => socket,
-            None => bind(listener.address)?,
-        };
+        let socket = self.take(listener.address)?;
         let local = socket.local_addr().map_err(|source| BindError { address: listener.address, source })?;
+        let stop = CancellationToken::new();
+        self.serve(listener, socket, local, stop.clone());
+        for &address in &listener.additional_addresses {
+            let bound = self.take(address).and_then(|socket| {
+                let local = socket.local_addr().map_err(|source| BindError { address, source })?;
+                Ok((socket, local))
+            });
+            match bound {
+                Ok((socket, local)) => self.serve(listener, socket, local, stop.clone()),
+                // A machine without IPv6 serves what it can.
+                Err(error) => {
+                    let reason = runtime::exit::chain(&error);
+                    tracing::warn!(listener = %listener.name, reason, "an additional address is not served");
+                }
+            }
+        }
+        // What was opened ahead and nobody serves refuses connections rather than letting them wait.
+        self.ahead.retain(|address, _| address.port() != listener.address.port());
+        let additional = listener.additional_addresses.clone();
+        self.open.insert(listener.name.to_string(), Open { address: listener.address, additional, stop });
+        Ok(local)
+    }
+
+    fn take(&mut self, address: SocketAddr) -> Result<TcpListener, BindError> {
+        self.ahead.remove(&address).map_or_else(|| bind(address), Ok)
+    }
+
+    fn serve(&self, listener: &Listener, socket: TcpListener, local: SocketAddr, stop: CancellationToken) {
         let name = listener.name.to_string();
         tracing::info!(listener = name, address = %local, "listening");
-        let stop = CancellationToken::new();
         let serving = Arc::clone(&self.path).serve_listener(
             name.clone(),
             edge(&self.role, listener),
             socket,
             self.connections.clone(),
         );
-        let stopped = stop.clone();
-        let task = name.clone();
         self.connections.spawn("listener", async move {
             tokio::select! {
-                () = stopped.cancelled() => {}
+                () = stop.cancelled() => {}
                 result = serving => if let Err(error) = result {
-                    tracing::error!(listener = task, %error, "a listener has stopped accepting");
+                    tracing::error!(listener = name, %error, "a listener has stopped accepting");
                 }
             }
         });
-        self.open.insert(name, Open { address: listener.address, stop });
-        Ok(local)
     }
 }
 
@@ -206,10 +230,18 @@ fn edge(role: &Role, listener: &Listener) -> Edge {
 }
 
 /// Opens a listening socket. An address that was in use a moment ago can be bound at once.
-pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+///
+/// # Errors
+///
+/// When the address is taken, or is none of this machine's.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let open = || -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
+        // As in Envoy an address of IPv6 is one: IPv4 has a socket of its own, if any.
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;

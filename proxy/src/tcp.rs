@@ -2,26 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use engine::decide::decide_tcp;
 use engine::tables::{Tables, Tcp};
 use engine::trace::NoTrace;
-use tokio::time::Instant;
 
-use crate::codec::Body;
 use crate::conn::{Conn, Counted};
 use crate::data::DataPath;
+use crate::detect::{Found, Spoken, recognise};
 use crate::failure::Failure;
 use crate::headers::Edge;
-use crate::pump::{Framing, Pump, PumpError};
+use crate::relay::Relay;
 use crate::report::TcpReport;
-use crate::timer::Deadline;
 use crate::upstream::{self, Arrival, InFlight};
-
-/// As in Envoy: a connection without a byte for so long is closed.
-const IDLE: Duration = Duration::from_secs(3600);
 
 /// Serves one opaque connection on a TCP filter chain.
 ///
@@ -33,13 +28,15 @@ pub(crate) async fn serve(
     tables: &Tables,
     tcp: &Tcp,
     (edge, arrival): (Edge, Arrival),
-    conn: Conn,
+    (conn, found): (Conn, Found),
 ) -> Result<(), Failure> {
     let Some(cluster) = decide_tcp(tables, tcp, &mut upstream::dice, &mut NoTrace) else {
         return path.refuse(edge, &arrival, Failure::NoCluster(503));
     };
-    let report = TcpReport::new(path, (edge, &arrival), cluster);
-    relay(report, arrival, conn, tcp.idle_timeout.unwrap_or(IDLE)).await
+    let mut report = TcpReport::new(path, (edge, &arrival), cluster);
+    report.server_name = found.hello.and_then(|hello| hello.server_name);
+    report.was_silent = found.spoken == Some(Spoken::Silent);
+    relay(report, arrival, conn, tcp.idle_timeout.unwrap_or(path.tcp_idle_timeout)).await
 }
 
 async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle: Duration) -> Result<(), Failure> {
@@ -67,91 +64,36 @@ async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle
         }
     };
     report.opened();
-    (down.is_unfinished, up.is_unfinished) = (true, true);
+    if report.was_silent {
+        // A connection on which nothing is said at all is the relay's to end.
+        let speaking = until_one_speaks(path, &arrival, &mut down, &mut up);
+        let _ = tokio::time::timeout(idle, speaking).await;
+    }
     let mut relay = Relay::new(idle);
-    let ended = std::future::poll_fn(|cx| {
-        let ended = relay.poll(cx, &mut down, &mut up);
-        report.moved(down.received, down.written);
-        ended
-    })
-    .await;
+    let ended = relay.run(&mut down, &mut up, |received, written| report.moved(received, written)).await;
     if let Err(failure) = ended {
         if failure != Failure::DownstreamClosed {
             flight.failed();
         }
         report.failure = Some(failure);
-        // Both are reset as they are dropped.
-        return Err(failure);
     }
-    (down.is_unfinished, up.is_unfinished) = (false, false);
-    Ok(())
+    ended
 }
 
-/// Both directions of an opaque connection.
-#[derive(Debug)]
-struct Relay {
-    out: Direction,
-    back: Direction,
-    idle: Duration,
-    deadline: Deadline,
-    moved: u64,
-}
-
-#[derive(Debug)]
-enum Direction {
-    Flowing(Pump),
-    Ending,
-    Ended,
-}
-
-impl Direction {
-    fn new() -> Self {
-        Direction::Flowing(Pump::new(Body::UntilClose, Framing::Raw))
-    }
-
-    /// Ready when the sender has ended and the receiver knows.
-    fn poll(&mut self, cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn) -> Poll<Result<(), PumpError>> {
-        loop {
-            match self {
-                Direction::Flowing(pump) => match pump.poll_text(cx, from, to) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(())) => *self = Direction::Ending,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                },
-                Direction::Ending => match to.poll_shutdown(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    // The receiver may have closed as a whole already.
-                    Poll::Ready(_) => *self = Direction::Ended,
-                },
-                Direction::Ended => return Poll::Ready(Ok(())),
-            }
-        }
-    }
-}
-
-impl Relay {
-    fn new(idle: Duration) -> Self {
-        let mut deadline = Deadline::default();
-        deadline.set(Instant::now(), Some(idle));
-        Relay { out: Direction::new(), back: Direction::new(), idle, deadline, moved: 0 }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, down: &mut Conn, up: &mut Conn) -> Poll<Result<(), Failure>> {
-        let out = self.out.poll(cx, down, up);
-        let back = self.back.poll(cx, up, down);
-        match (out, back) {
-            (Poll::Ready(Err(PumpError::Write)), _) => return Poll::Ready(Err(Failure::UpstreamReset)),
-            (_, Poll::Ready(Err(PumpError::Write))) => return Poll::Ready(Err(Failure::DownstreamClosed)),
-            (Poll::Ready(Err(_)), _) => return Poll::Ready(Err(Failure::DownstreamClosed)),
-            (_, Poll::Ready(Err(_))) => return Poll::Ready(Err(Failure::UpstreamReset)),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
-            _ => {}
-        }
-        let moved = down.received + up.received;
-        if moved != self.moved {
-            self.moved = moved;
-            self.deadline.set(Instant::now(), Some(self.idle));
-        }
-        self.deadline.poll(cx).map(|()| Err(Failure::Timeout))
+/// Waits for the first byte of either side of a connection that was taken for opaque because it was silent, and tells
+/// when it is HTTP after all.
+async fn until_one_speaks(path: &DataPath, arrival: &Arrival, down: &mut Conn, up: &mut Conn) {
+    std::future::poll_fn(|cx| match (down.poll_read(cx), up.poll_read(cx)) {
+        (Poll::Pending, Poll::Pending) => Poll::Pending,
+        _ => Poll::Ready(()),
+    })
+    .await;
+    if matches!(recognise(down.rx.filled()), Some(Spoken::Http11 | Spoken::Http10 | Spoken::H2c)) {
+        path.metrics.detections.count_late_http();
+        tracing::debug!(
+            destination = %arrival.destination,
+            "a connection spoke HTTP later than it was waited for, and is passed as bytes; declare the port's protocol \
+             by its name (http-…) or appProtocol"
+        );
     }
 }

@@ -9,12 +9,20 @@ mod bodies;
 mod breakers;
 #[path = "data/connections.rs"]
 mod connections;
+#[path = "data/detection.rs"]
+mod detection;
 #[path = "data/floods.rs"]
 mod floods;
+#[path = "data/hostile.rs"]
+mod hostile;
 #[path = "data/http2.rs"]
 mod http2;
 #[path = "data/http2_flow.rs"]
 mod http2_flow;
+#[path = "data/leaving.rs"]
+mod leaving;
+#[path = "data/limits.rs"]
+mod limits;
 #[path = "data/mesh.rs"]
 mod mesh;
 #[path = "data/opaque.rs"]
@@ -29,3 +37,5 @@ mod routing;
 mod strictness;
 #[path = "data/telemetry.rs"]
 mod telemetry;
+#[path = "data/upgrades.rs"]
+mod upgrades;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::strict::{At, Refusal, duration, nothing_left, typed};
 use super::{cluster, fault, route, route_action};
 use crate::proto::{extension, hcm as pb, protobuf, router, tcp_proxy};
-use crate::tables::{Fault, Http, Name, PathPolicy, Routes, Slashes, Tcp, WeightedCluster};
+use crate::tables::{Fault, Http, Name, PathPolicy, Routes, Slashes, Tcp, Upgrades, WeightedCluster};
 
 use pb::http_connection_manager::{CodecType, PathWithEscapedSlashesAction, RouteSpecifier};
 
@@ -37,8 +37,37 @@ pub(super) fn manager(any: &protobuf::Any) -> Result<Http, Refusal> {
     let idle_timeout = duration(common.idle_timeout.take()).at("common_http_protocol_options.idle_timeout")?;
     nothing_left(&common).at("common_http_protocol_options")?;
     let is_edge = message.use_remote_address.take().is_some_and(|edge| edge.value);
+    let upgrades = upgrades(take(&mut message.upgrade_configs))?;
     nothing_left(&message)?;
-    Ok(Http { stat_prefix, routes, faults, default_fault, path, idle_timeout, is_edge })
+    Ok(Http { stat_prefix, routes, faults, default_fault, path, idle_timeout, is_edge, upgrades })
+}
+
+/// Protocols that connections may switch to, and CONNECT, which Envoy counts among them.
+fn upgrades(configs: Vec<pb::http_connection_manager::UpgradeConfig>) -> Result<Upgrades, Refusal> {
+    let (mut upgrades, mut seen) = (Upgrades::default(), Vec::new());
+    for (nth, mut config) in configs.into_iter().enumerate() {
+        let mut read = || {
+            let name = take(&mut config.upgrade_type).to_ascii_lowercase();
+            let is_enabled = config.enabled.take().is_none_or(|enabled| enabled.value);
+            nothing_left(&config)?;
+            if name.is_empty() {
+                return Err(Refusal::invalid("`upgrade_type` is empty"));
+            }
+            if seen.contains(&name) {
+                return Err(Refusal::invalid(format!("`{name}` is said twice")));
+            }
+            match name.as_str() {
+                _ if !is_enabled => {}
+                "connect" => upgrades.connect = true,
+                "connect-udp" => return Err(Refusal::not_in_force("upgrade_type: CONNECT-UDP")),
+                protocol => upgrades.protocols.push(protocol.into()),
+            }
+            seen.push(name);
+            Ok(())
+        };
+        read().at_nth("upgrade_configs", nth)?;
+    }
+    Ok(upgrades)
 }
 
 /// Filters: faults any number of times before the router, which is last. The second fault filter would draw again, so

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::http;
 use super::strict::{At, Refusal, decode, duration, named, nothing_left, port, socket_address, typed};
-use crate::proto::{core, extension, http_inspector, listener as pb, original_dst, protobuf};
-use crate::tables::{Chain, ChainMatch, Filter, Listener, Name, Ports};
+use crate::proto::{core, extension, http_inspector, listener as pb, original_dst, protobuf, tls_inspector};
+use crate::tables::{Chain, ChainMatch, Filter, Listener, Name, Ports, ServerName};
 
 /// How long the first bytes may take unless the listener says otherwise.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -18,6 +18,15 @@ pub(super) fn compile(name: &str, body: &[u8]) -> Result<Listener, Refusal> {
     let own = take(&mut message.name);
     named(name, &own)?;
     let address = socket_address(message.address.take()).at("address")?;
+    let additional_addresses = take(&mut message.additional_addresses)
+        .into_iter()
+        .enumerate()
+        .map(|(nth, mut additional)| {
+            let address = socket_address(additional.address.take()).at_nth("additional_addresses", nth)?;
+            nothing_left(&additional).at_nth("additional_addresses", nth)?;
+            Ok(address)
+        })
+        .collect::<Result<Vec<_>, Refusal>>()?;
     let bind = message.bind_to_port.take().is_none_or(|bind| bind.value);
     let use_original_dst = message.use_original_dst.take().is_some_and(|value| value.value);
     core::TrafficDirection::try_from(take(&mut message.traffic_direction))
@@ -44,11 +53,14 @@ pub(super) fn compile(name: &str, body: &[u8]) -> Result<Listener, Refusal> {
     Ok(Listener {
         name: Name::new(&own),
         address,
+        additional_addresses,
         bind,
         use_original_dst,
         restores_original_dst: filters.original_dst || use_original_dst,
         inspects_http: filters.inspector,
         inspects_not: filters.inspects_not,
+        inspects_tls: filters.tls_inspector,
+        inspects_tls_not: filters.inspects_tls_not,
         inspect_timeout: Some(inspect_timeout.unwrap_or(INSPECT_TIMEOUT)).filter(|timeout| !timeout.is_zero()),
         continue_on_timeout,
         chains,
@@ -61,6 +73,8 @@ struct ListenerFilters {
     original_dst: bool,
     inspector: bool,
     inspects_not: Option<Ports>,
+    tls_inspector: bool,
+    inspects_tls_not: Option<Ports>,
 }
 
 fn listener_filters(filters: Vec<pb::ListenerFilter>) -> Result<ListenerFilters, Refusal> {
@@ -80,6 +94,12 @@ fn listener_filters(filters: Vec<pb::ListenerFilter>) -> Result<ListenerFilters,
                     nothing_left(&typed::<http_inspector::HttpInspector>(&any, url)?)?;
                     found.inspector = true;
                     found.inspects_not = filter.filter_disabled.take().map(ports).transpose().at("filter_disabled")?;
+                }
+                url if url == extension::TLS_INSPECTOR.1 => {
+                    nothing_left(&typed::<tls_inspector::TlsInspector>(&any, url)?)?;
+                    found.tls_inspector = true;
+                    found.inspects_tls_not =
+                        filter.filter_disabled.take().map(ports).transpose().at("filter_disabled")?;
                 }
                 url => return Err(Refusal::not_in_force(url)),
             }
@@ -132,6 +152,22 @@ fn chain_match(message: Option<pb::FilterChainMatch>) -> Result<ChainMatch, Refu
     let Some(mut message) = message else { return Ok(ChainMatch::default()) };
     let destination_port = message.destination_port.take().map(|number| port(number.value)).transpose()?;
     let application_protocols = take(&mut message.application_protocols).into_iter().map(Into::into).collect();
+    let server_names = take(&mut message.server_names)
+        .iter()
+        .map(|text| {
+            let name = ServerName::parse(text);
+            name.ok_or_else(|| {
+                Refusal::invalid(format!("`{text}` is no server name: a star is for the first label alone"))
+            })
+        })
+        .collect::<Result<_, _>>()
+        .at("server_names")?;
+    let is_tls = match &*take(&mut message.transport_protocol) {
+        "" => None,
+        "tls" => Some(true),
+        "raw_buffer" => Some(false),
+        other => return Err(Refusal::not_in_force(format!("transport_protocol: {other}"))),
+    };
     nothing_left(&message)?;
-    Ok(ChainMatch { destination_port, application_protocols })
+    Ok(ChainMatch { destination_port, server_names, is_tls, application_protocols })
 }

@@ -48,7 +48,10 @@ fn path(specifier: PathSpecifier, ignores_case: bool) -> Result<PathMatch, Refus
             return Ok(PathMatch::Regex(Box::new(regex(&message).at("safe_regex")?)));
         }
         PathSpecifier::SafeRegex(_) => return Err(Refusal::invalid("`case_sensitive` is not for regexes")),
-        PathSpecifier::ConnectMatcher(_) => return Err(Refusal::not_in_force("connect_matcher")),
+        PathSpecifier::ConnectMatcher(_) if !ignores_case => return Ok(PathMatch::Connect),
+        PathSpecifier::ConnectMatcher(_) => {
+            return Err(Refusal::invalid("`case_sensitive` is not for `connect_matcher`"));
+        }
         PathSpecifier::PathMatchPolicy(_) => return Err(Refusal::not_in_force("path_match_policy")),
     };
     Ok(if ignores_case { PathMatch::IgnoreCase(Box::new(path)) } else { path })

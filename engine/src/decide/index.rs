@@ -92,6 +92,8 @@ pub(crate) struct RouteIndex {
     prefixes: HashMap<Box<str>, Vec<u32>, FixedState>,
     /// Lengths of those prefixes, each once.
     lengths: Vec<usize>,
+    /// Positions of the routes for CONNECT.
+    connects: Vec<u32>,
     /// Positions of all other routes.
     others: Vec<u32>,
 }
@@ -113,6 +115,7 @@ impl RouteIndex {
                         index.lengths.push(prefix.len());
                     }
                 }
+                PathMatch::Connect => index.connects.push(at),
                 PathMatch::Regex(_) | PathMatch::IgnoreCase(_) => index.others.push(at),
             }
         }
@@ -132,8 +135,10 @@ impl RouteIndex {
         for &length in self.lengths.iter().take_while(|&&length| length <= path.len()) {
             lists.extend(path.get(..length).and_then(|head| self.prefixes.get(head)).map(Vec::as_slice));
         }
-        if !self.others.is_empty() {
-            lists.push(&self.others);
+        match path {
+            "" => lists.push(&self.connects),
+            _ if self.others.is_empty() => {}
+            _ => lists.push(&self.others),
         }
         loop {
             let next = lists.iter_mut().filter(|list| !list.is_empty()).min_by_key(|list| list[0])?;

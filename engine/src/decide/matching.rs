@@ -4,10 +4,14 @@ use crate::request::Request;
 use crate::tables::{HeaderMatch, HeaderTest, PathMatch, Subject};
 
 impl PathMatch {
-    /// Whether a path without its query matches.
+    /// Whether a path without its query matches. An empty one is that of CONNECT.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
+        if path.is_empty() {
+            return *self == PathMatch::Connect;
+        }
         match self {
+            PathMatch::Connect => false,
             PathMatch::Prefix(prefix) => path.starts_with(&**prefix),
             PathMatch::Exact(wanted) => path == &**wanted,
             PathMatch::Elements(prefix) => {
@@ -27,7 +31,7 @@ impl PathMatch {
                 head(prefix.len()).is_some_and(|h| h.eq_ignore_ascii_case(prefix.as_bytes()))
                     && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
             }
-            PathMatch::Regex(_) | PathMatch::IgnoreCase(_) => self.matches(path),
+            PathMatch::Regex(_) | PathMatch::IgnoreCase(_) | PathMatch::Connect => self.matches(path),
         }
     }
 
@@ -35,7 +39,7 @@ impl PathMatch {
     pub(crate) fn matched_len(&self, path: &str) -> usize {
         match self {
             PathMatch::Prefix(prefix) | PathMatch::Elements(prefix) => prefix.len(),
-            PathMatch::Exact(_) | PathMatch::Regex(_) => path.len(),
+            PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Connect => path.len(),
             PathMatch::IgnoreCase(inner) => inner.matched_len(path),
         }
     }

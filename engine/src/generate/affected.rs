@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::model::{About, Host, Model, RouteRule};
@@ -35,7 +36,9 @@ impl Affected {
 #[must_use]
 pub fn affected(old: &Model, new: &Model) -> Affected {
     let mut touched = Affected { everything: old.mesh != new.mesh, ..Affected::default() };
-    changed(&old.services, &new.services, |host, _| {
+    let mut touches_ipv6 = false;
+    changed(&old.services, &new.services, |host, service| {
+        touches_ipv6 |= service.addresses.iter().any(IpAddr::is_ipv6);
         for set in [&mut touched.listeners, &mut touched.routes, &mut touched.clusters, &mut touched.endpoints] {
             set.insert(host.clone());
         }
@@ -45,6 +48,8 @@ pub fn affected(old: &Model, new: &Model) -> Affected {
         }
         touched.gateway = true;
     });
+    // The first and the last of them change where every proxy listens.
+    touched.everything |= touches_ipv6 && super::has_ipv6_services(old) != super::has_ipv6_services(new);
     changed(&old.endpoints, &new.endpoints, |host, _| {
         touched.endpoints.insert(host.clone());
     });

@@ -19,13 +19,14 @@ pub(super) const LISTENER: &str = "http";
 pub(super) const ROUTES: &str = "http.8080";
 
 /// The gateway's listener: the same whatever Ingresses say.
-pub(super) fn listener() -> Resource {
+pub(super) fn listener(model: &Model) -> Resource {
     let mut manager = listeners::http_manager(ROUTES, listeners::rds(ROUTES));
     manager.use_remote_address = Some(protobuf::BoolValue { value: true });
     let filter = message::network_filter(extension::HCM, &manager);
     listeners::resource(pb::Listener {
         name: LISTENER.to_owned(),
         address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::GATEWAY_HTTP)),
+        additional_addresses: listeners::ipv6_too(super::has_ipv6_services(model), proxy_port::GATEWAY_HTTP),
         filter_chains: vec![listeners::chain(LISTENER, None, filter)],
         traffic_direction: core::TrafficDirection::Outbound.into(),
         ..Default::default()

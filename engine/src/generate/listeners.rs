@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::inbound::{self, InboundPort};
 use super::{ClusterName, Resource, clusters, gateway, message, routes, wire};
-use crate::proto::{Kind, core, extension, hcm, http_inspector, listener as pb, original_dst, protobuf};
+use crate::proto::{Kind, core, extension, hcm, http_inspector, listener as pb, original_dst, protobuf, tls_inspector};
 
 /// The listener that intercepted outbound connections arrive at.
 pub(super) const OUTBOUND: &str = "virtual_outbound";
@@ -26,7 +26,7 @@ const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 #[must_use]
 pub fn listeners(model: &Model, node: &Node) -> Vec<Resource> {
     if node.role == Role::Gateway {
-        return vec![gateway::listener()];
+        return vec![gateway::listener(model)];
     }
     let mut all = vec![outbound(model), inbound(model, node)];
     all.extend(service_ports(model).map(|(service, port, address)| of_port(service, port, address)));
@@ -48,7 +48,7 @@ pub fn listener_names(model: &Model, node: &Node) -> Vec<String> {
 #[must_use]
 pub fn listener(model: &Model, node: &Node, name: &str) -> Option<Resource> {
     match (node.role, name) {
-        (Role::Gateway, gateway::LISTENER) => Some(gateway::listener()),
+        (Role::Gateway, gateway::LISTENER) => Some(gateway::listener(model)),
         (Role::Gateway, _) => None,
         (Role::Sidecar, OUTBOUND) => Some(outbound(model)),
         (Role::Sidecar, INBOUND) => Some(inbound(model, node)),
@@ -78,6 +78,7 @@ fn outbound(model: &Model) -> Resource {
     resource(pb::Listener {
         name: OUTBOUND.to_owned(),
         address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::OUTBOUND)),
+        additional_addresses: ipv6_too(super::has_ipv6_services(model), proxy_port::OUTBOUND),
         use_original_dst: Some(protobuf::BoolValue { value: true }),
         default_filter_chain: Some(chain(cluster, None, message::tcp_filter(cluster, cluster))),
         traffic_direction: core::TrafficDirection::Outbound.into(),
@@ -85,14 +86,21 @@ fn outbound(model: &Model) -> Resource {
     })
 }
 
+/// A listener that also listens where there is IPv6: elsewhere the address may not even exist.
+pub(super) fn ipv6_too(has_ipv6: bool, port: u16) -> Vec<pb::AdditionalAddress> {
+    has_ipv6.then(|| message::every_ipv6_address(port)).into_iter().collect()
+}
+
 fn of_port(service: &Service, port: &Port, address: IpAddr) -> Resource {
     let cluster = ClusterName::of(&service.host, port.number).to_string();
     let http = || http_filter(&cluster, rds(&super::route_name(&service.host, port.number)));
     let tcp = || message::tcp_filter(&cluster, &cluster);
-    let is_auto = port.protocol == Protocol::Auto;
+    let (is_auto, is_tls) = (port.protocol == Protocol::Auto, port.protocol == Protocol::Https);
     let filter_chains = match port.protocol {
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => vec![chain("http", None, http())],
         Protocol::Auto => vec![chain("http", Some(speaking_http(None)), http()), chain("tcp", None, tcp())],
+        // The address has chosen the service already: a name that is none of its own changes nothing but what is told.
+        Protocol::Https => vec![chain("tls", Some(asking_for(service)), tcp()), chain("tcp", None, tcp())],
         _ => vec![chain("tcp", None, tcp())],
     };
     let mut listener = pb::Listener {
@@ -103,19 +111,37 @@ fn of_port(service: &Service, port: &Port, address: IpAddr) -> Resource {
         traffic_direction: core::TrafficDirection::Outbound.into(),
         ..Default::default()
     };
-    if is_auto {
-        listener.listener_filters.push(inspector(None));
+    if is_auto || is_tls {
+        let tls = tls_inspector::TlsInspector::default();
+        listener.listener_filters.push(message::listener_filter(extension::TLS_INSPECTOR, &tls));
         detect(&mut listener);
     }
+    if is_auto {
+        listener.listener_filters.push(inspector(None));
+    }
     resource(listener)
+}
+
+/// TLS whose server name is one of those by which the service is called.
+fn asking_for(service: &Service) -> pb::FilterChainMatch {
+    let host = service.host.as_str();
+    let mut server_names = vec![host.to_owned()];
+    // `reviews.default.svc.cluster.local`, and each shorter form of it.
+    let labels: Vec<&str> = host.split('.').collect();
+    if labels.get(2) == Some(&"svc") {
+        server_names.extend((1..=3).rev().map(|count| labels[..count].join(".")));
+    }
+    pb::FilterChainMatch { server_names, ..Default::default() }
 }
 
 fn inbound(model: &Model, node: &Node) -> Resource {
     let ports = inbound::ports(model, node);
     let auto: Vec<_> = ports.iter().filter(|port| port.protocol == Protocol::Auto).map(|port| port.number).collect();
     let passthrough = clusters::INBOUND_PASSTHROUGH;
+    let has_ipv6 = node.workload.addresses.iter().any(IpAddr::is_ipv6);
     let mut listener = pb::Listener {
         name: INBOUND.to_owned(),
+        additional_addresses: ipv6_too(has_ipv6, proxy_port::INBOUND),
         address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::INBOUND)),
         listener_filters: vec![message::listener_filter(extension::ORIGINAL_DST, &original_dst::OriginalDst {})],
         filter_chains: ports.iter().flat_map(inbound_chains).collect(),
@@ -193,7 +219,18 @@ pub(super) fn rds(name: &str) -> hcm::http_connection_manager::RouteSpecifier {
 }
 
 fn http_filter(stat_prefix: &str, routes: hcm::http_connection_manager::RouteSpecifier) -> pb::Filter {
-    message::network_filter(extension::HCM, &http_manager(stat_prefix, routes))
+    let mut manager = http_manager(stat_prefix, routes);
+    manager.upgrade_configs.push(upgrade(CONNECT));
+    message::network_filter(extension::HCM, &manager)
+}
+
+/// What clients may switch to: WebSocket, and what the Kubernetes and Docker APIs use for `exec` and `attach`.
+const UPGRADES: [&str; 3] = ["websocket", "spdy/3.1", "tcp"];
+/// Within the mesh, where a service may be a proxy; nobody outside has a reason to tunnel through a gateway.
+const CONNECT: &str = "CONNECT";
+
+fn upgrade(protocol: &str) -> hcm::http_connection_manager::UpgradeConfig {
+    hcm::http_connection_manager::UpgradeConfig { upgrade_type: protocol.to_owned(), ..Default::default() }
 }
 
 /// How HTTP is served everywhere in the mesh.
@@ -212,6 +249,7 @@ pub(super) fn http_manager(
         merge_slashes: true,
         path_with_escaped_slashes_action: hcm::http_connection_manager::PathWithEscapedSlashesAction::KeepUnchanged
             .into(),
+        upgrade_configs: UPGRADES.map(upgrade).to_vec(),
         ..Default::default()
     }
 }

@@ -1,6 +1,6 @@
 //! Small messages that several resources need.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use prost::Message;
@@ -16,6 +16,12 @@ pub(super) fn socket_address(address: IpAddr, port: u16) -> core::Address {
             ..Default::default()
         })),
     }
+}
+
+/// The same port at every address of IPv6, beside those of IPv4.
+pub(super) fn every_ipv6_address(port: u16) -> listener::AdditionalAddress {
+    let address = Some(socket_address(Ipv6Addr::UNSPECIFIED.into(), port));
+    listener::AdditionalAddress { address, ..Default::default() }
 }
 
 /// A length of time.

@@ -58,6 +58,7 @@ pub fn route_config(model: &Model, service: &Service, port: NonZeroU16, node: &N
     for route in routes_of(model, &service.host, port, node, None) {
         wire::field(&mut host, 3, &route);
     }
+    wire::field(&mut host, 3, &connect(&ClusterName::of(&service.host, port).to_string()));
     let mut body = pb::RouteConfiguration { name: name.clone(), ..Default::default() }.encode_to_vec();
     wire::field(&mut body, 2, &host);
     wire::resource(Kind::Route, name, body)
@@ -91,12 +92,24 @@ pub(super) fn inbound(cluster: &str) -> pb::RouteConfiguration {
         virtual_hosts: vec![pb::VirtualHost {
             name: cluster.to_owned(),
             domains: vec!["*".to_owned()],
-            routes: vec![to_cluster("default", anywhere(), cluster, None)],
+            routes: vec![
+                to_cluster("default", anywhere(), cluster, None),
+                to_cluster("connect", tunnel(), cluster, None),
+            ],
             ..Default::default()
         }],
         validate_clusters: Some(protobuf::BoolValue { value: false }),
         ..Default::default()
     }
+}
+
+/// The route of CONNECT, which has no path: to the service itself, which is a proxy if it is asked this.
+fn connect(cluster: &str) -> Encoded {
+    to_cluster("connect", tunnel(), cluster, Some(DEFAULT_TIMEOUT)).encode_to_vec()
+}
+
+fn tunnel() -> pb::route_match::PathSpecifier {
+    pb::route_match::PathSpecifier::ConnectMatcher(pb::route_match::ConnectMatcher {})
 }
 
 /// Any path.

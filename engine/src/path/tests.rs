@@ -70,6 +70,8 @@ fn authorities_come_into_canonical_form() {
         ("", Err(AuthorityError::Empty)),
         (".", Err(AuthorityError::Empty)),
         (":80", Err(AuthorityError::Empty)),
+        ("..", Err(AuthorityError::Empty)),
+        ("a..", Err(AuthorityError::Empty)),
         ("a@b", Err(AuthorityError::UserInfo)),
         ("a b", Err(AuthorityError::BadCharacter)),
         ("a/b", Err(AuthorityError::BadCharacter)),

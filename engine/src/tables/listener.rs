@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Name, RouteTable, Tables, WeightedCluster};
+use super::{Name, RouteTable, Seen, ServerName, Tables, WeightedCluster};
 
 /// A compiled listener.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub struct Listener {
     pub name: Name,
     /// The address that it binds, or stands for.
     pub address: SocketAddr,
+    /// Further addresses that it binds, as `[::]` beside `0.0.0.0`.
+    pub additional_addresses: Vec<SocketAddr>,
     /// Whether it has a socket of its own; else connections are handed over to it by original destination.
     pub bind: bool,
     /// Whether accepted connections are handed over to the listener of their original destination.
@@ -23,6 +25,10 @@ pub struct Listener {
     pub inspects_http: bool,
     /// Ports for which they are not.
     pub inspects_not: Option<Ports>,
+    /// Whether they are looked at to recognise TLS, and read its server name.
+    pub inspects_tls: bool,
+    /// Ports for which they are not.
+    pub inspects_tls_not: Option<Ports>,
     /// How long the first bytes may take; `None` is for ever.
     pub inspect_timeout: Option<Duration>,
     /// Whether a connection goes on when they take longer; else it is closed.
@@ -39,36 +45,40 @@ impl Listener {
         self.chains.iter().chain(&self.default_chain)
     }
 
-    /// Whether a connection to `port` needs its first bytes inspected before a chain can be chosen.
+    /// Whether the first bytes of a connection to `port` are looked at for HTTP, and for TLS, before a chain is chosen.
     #[must_use]
-    pub fn must_inspect(&self, port: u16) -> bool {
-        self.inspects_http
-            && !self.inspects_not.as_ref().is_some_and(|ports| ports.contains(port))
-            && self
-                .chains
-                .iter()
-                .any(|chain| chain.matches.is_for_port(port) && !chain.matches.application_protocols.is_empty())
+    pub fn must_inspect(&self, port: u16) -> Inspect {
+        let is_off = |ports: &Option<Ports>| ports.as_ref().is_some_and(|ports| ports.contains(port));
+        let by_protocol =
+            |chain: &Chain| chain.matches.is_for_port(port) && !chain.matches.application_protocols.is_empty();
+        Inspect {
+            http: self.inspects_http && !is_off(&self.inspects_not) && self.chains.iter().any(by_protocol),
+            tls: self.inspects_tls && !is_off(&self.inspects_tls_not),
+        }
     }
 
-    /// The filter chain for a connection that was going to `port` and speaks `protocol` as far as is known
+    /// The filter chain for a connection in clear text that was going to `port` and speaks `protocol` as far as is known
     /// (`http/1.0`, `http/1.1`, `h2c`). `None` means that the connection is closed (`no_route`).
-    ///
-    /// As in Envoy the most specific criterion is looked at first: chains for exactly this port shut out those for any
-    /// port, then chains for this protocol shut out those for any.
     #[must_use]
     pub fn chain(&self, port: u16, protocol: Option<&str>) -> Option<&Chain> {
-        let exact_port = self.chains.iter().any(|chain| chain.matches.destination_port == Some(port));
-        let wanted = if exact_port { Some(port) } else { None };
-        let mut any_protocol = None;
-        for chain in self.chains.iter().filter(|chain| chain.matches.destination_port == wanted) {
-            if chain.matches.application_protocols.is_empty() {
-                any_protocol = any_protocol.or(Some(chain));
-            } else if protocol.is_some_and(|p| chain.matches.application_protocols.iter().any(|wanted| **wanted == *p))
-            {
-                return Some(chain);
-            }
-        }
-        any_protocol.or(self.default_chain.as_ref())
+        self.chain_for(&Seen { port, protocols: protocol.as_slice(), ..Seen::default() })
+    }
+}
+
+/// What the first bytes of a connection are looked at for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inspect {
+    /// HTTP.
+    pub http: bool,
+    /// TLS, and its server name.
+    pub tls: bool,
+}
+
+impl Inspect {
+    /// Whether they are looked at.
+    #[must_use]
+    pub fn is_any(self) -> bool {
+        self.http || self.tls
     }
 }
 
@@ -117,6 +127,10 @@ pub struct Chain {
 pub struct ChainMatch {
     /// The original destination's port.
     pub destination_port: Option<u16>,
+    /// The server name of TLS: one of these.
+    pub server_names: Vec<ServerName>,
+    /// Whether the connection begins with TLS, or must not.
+    pub is_tls: Option<bool>,
     /// What is spoken: one of these.
     pub application_protocols: Vec<Box<str>>,
 }
@@ -153,6 +167,25 @@ pub struct Http {
     pub idle_timeout: Option<Duration>,
     /// Whether clients are outside the mesh, so that what they say about themselves is not believed.
     pub is_edge: bool,
+    /// What a connection may become.
+    pub upgrades: Upgrades,
+}
+
+/// What an HTTP/1.1 connection may become when its client asks for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Upgrades {
+    /// Protocols that may be switched to, in lower case.
+    pub protocols: Vec<Box<str>>,
+    /// Whether CONNECT is served.
+    pub connect: bool,
+}
+
+impl Upgrades {
+    /// Whether a client's word for a protocol names one that may be switched to.
+    #[must_use]
+    pub fn allows(&self, protocol: &[u8]) -> bool {
+        self.protocols.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(protocol))
+    }
 }
 
 impl Http {

@@ -98,6 +98,8 @@ pub enum PathMatch {
     Regex(Box<Regex>),
     /// One of the above without regard to ASCII case (never a regex).
     IgnoreCase(Box<PathMatch>),
+    /// None at all: CONNECT, which names an authority only, and which no other match takes.
+    Connect,
 }
 
 impl fmt::Display for PathMatch {
@@ -108,6 +110,7 @@ impl fmt::Display for PathMatch {
             PathMatch::Elements(text) => write!(f, "path prefix `{text}`"),
             PathMatch::Regex(regex) => write!(f, "regex `{}`", regex.as_str()),
             PathMatch::IgnoreCase(inner) => write!(f, "{inner} in any case"),
+            PathMatch::Connect => f.write_str("method CONNECT"),
         }
     }
 }

@@ -163,6 +163,7 @@ fn listener_json(listener: &Listener, served: &Served) -> Value {
         "filterChains": chains.map(|chain| json!({
             "name": chain.name,
             "destinationPort": chain.matches.destination_port,
+            "serverNames": chain.matches.server_names.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "applicationProtocols": chain.matches.application_protocols,
             "filter": filter_json(&chain.filter),
         })).collect::<Vec<_>>(),

@@ -9,12 +9,16 @@ use super::{Kind, Malformed, Piece};
 const MAX_SIZE_LINE: usize = 1024;
 const MAX_TRAILER: usize = 8 * 1024;
 const MAX_SIZE_DIGITS: usize = 15;
+/// All extensions of a body together: nobody needs them, and each could stand before a single byte.
+const MAX_EXTENSIONS: usize = 64 * 1024;
 
 /// How far a chunked body has got.
 #[derive(Debug, Default)]
 pub struct Chunked {
     state: State,
     trailer: usize,
+    /// Bytes of extensions so far.
+    extensions: usize,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +40,12 @@ impl Chunked {
                 State::Size => {
                     let Some(line) = line(rest, MAX_SIZE_LINE, Malformed::Chunk)? else { return Ok(wait(at)) };
                     at += line.end + 2;
-                    self.state = match chunk_size(rest.get(line).unwrap_or_default())? {
+                    let line = rest.get(line).unwrap_or_default();
+                    self.extensions += line.len().saturating_sub(MAX_SIZE_DIGITS);
+                    if self.extensions > MAX_EXTENSIONS {
+                        return Err(Malformed::Chunk);
+                    }
+                    self.state = match chunk_size(line)? {
                         0 => State::Trailer,
                         size => State::Data(size),
                     };

@@ -203,7 +203,7 @@ impl Scan {
             && *first != b'\n'
             && !is_token(std::slice::from_ref(first))
         {
-            return Err(Malformed::Method);
+            return Err(if *first == 0x16 { Malformed::Tls } else { Malformed::Method });
         }
         while let Some(offset) = memchr::memchr(b'\n', bytes.get(self.at..).unwrap_or_default()) {
             let newline = self.at + offset;
@@ -354,6 +354,17 @@ fn connection_option(head: &[u8], option: &[u8], framing: &mut Framing, fields: 
         }
     }
     Ok(())
+}
+
+/// The elements of a list, as `Connection` and `Upgrade` have one.
+pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(trim).filter(|element| !element.is_empty())
+}
+
+/// Whether it is `name` or `name/version`, as `Upgrade` lists them.
+pub(super) fn is_protocol(text: &[u8]) -> bool {
+    let mut parts = text.splitn(2, |byte| *byte == b'/');
+    parts.all(is_token)
 }
 
 /// Whether a field is for the next server too, whatever `Connection` says: taking it away would change who is asked, by

@@ -15,6 +15,9 @@ pub enum Malformed {
     /// A field's name that is no token, or has a space before its colon.
     #[error("the name of a header field is not valid")]
     FieldName,
+    /// TLS, where HTTP is expected.
+    #[error("the client speaks TLS where HTTP is expected; a port that serves TLS is declared as https or tcp")]
+    Tls,
     /// The method is no token.
     #[error("the method is not valid")]
     Method,
@@ -54,6 +57,15 @@ pub enum Malformed {
     /// `Connection` names a field that is not the connection's.
     #[error("the connection header names a field that is not its own")]
     Connection,
+    /// `Upgrade` lists something else than protocols.
+    #[error("the upgrade header does not name protocols")]
+    Upgrade,
+    /// CONNECT to no port, with a body, or with an upgrade.
+    #[error("CONNECT must name a host and a port, and has neither body nor upgrade")]
+    Connect,
+    /// A switch to a protocol that was not asked for, or at the wrong time.
+    #[error("the answer switches protocols in a way that was not asked for")]
+    Switch,
     /// The head is over the limit.
     #[error("the head of the message is too large")]
     HeadTooLarge,

@@ -1,8 +1,8 @@
 //! Request heads.
 
 use super::chars::is_token;
-use super::head::{first_line, framing, parse_fields};
-use super::target::{check_host, is_same_authority, parse_target};
+use super::head::{elements, first_line, framing, is_protocol, parse_fields};
+use super::target::{check_host, check_tunnel, is_same_authority, parse_target, without_port};
 use super::{Field, Kind, Limits, Malformed, Span, Version};
 
 /// A request's head, as offsets into the buffer that it was parsed from. Used again for the next request.
@@ -24,7 +24,8 @@ pub struct Request {
     pub is_chunked: bool,
     /// Whether the client means to use the connection again.
     pub keep_alive: bool,
-    /// Whether the client asks for another protocol; h2c is not counted, as a server may always go on without it.
+    /// Whether the client offers to switch to another protocol, which a server may always leave. See
+    /// [`Request::offered`].
     pub wants_upgrade: bool,
     /// Length of the head in the buffer.
     pub size: usize,
@@ -45,6 +46,18 @@ impl Request {
     #[must_use]
     pub fn has_body(&self) -> bool {
         self.is_chunked || self.length.is_some_and(|length| length > 0)
+    }
+
+    /// Whether the client asks for a tunnel (CONNECT), whose end is its [`Request::target`].
+    #[must_use]
+    pub fn is_connect(&self, head: &[u8]) -> bool {
+        self.method.of(head) == b"CONNECT"
+    }
+
+    /// The protocols that the client offers to switch to, in its order.
+    pub fn offered<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let fields = self.fields.iter().filter(move |field| self.wants_upgrade && field.kind == Kind::Upgrade);
+        fields.flat_map(|field| elements(field.value.of(head)))
     }
 
     /// The first field of the kind.
@@ -85,10 +98,13 @@ pub fn parse_request(bytes: &[u8], end: usize, limits: &Limits, request: &mut Re
     }
     request.wants_upgrade = request.version == Version::Http11
         && framing.says_upgrade
-        && request
-            .fields
-            .iter()
-            .any(|field| field.kind == Kind::Upgrade && !field.value.of(head).eq_ignore_ascii_case(b"h2c"));
+        && request.fields.iter().any(|field| field.kind == Kind::Upgrade);
+    if !request.offered(head).all(is_protocol) {
+        return Err(Malformed::Upgrade);
+    }
+    if request.is_connect(head) && (framing.length.is_some() || framing.is_chunked || request.wants_upgrade) {
+        return Err(Malformed::Connect);
+    }
     Ok(())
 }
 
@@ -107,7 +123,7 @@ fn request_line(head: &[u8], line: Span, request: &mut Request) -> Result<Option
     request.version = Version::parse(version.get(1..).unwrap_or_default())?;
     request.method = Span::new(start, start + method_end);
     if method == b"CONNECT" {
-        check_host(target).map_err(|_| Malformed::Target)?;
+        check_tunnel(target)?;
         request.target = Span::new(start + method_end + 1, start + method_end + 1 + target_end);
         return Ok(Some(request.target));
     }
@@ -127,14 +143,21 @@ fn host(head: &[u8], target: Option<Span>, request: &mut Request) -> Result<(), 
     match host {
         Some(host) => {
             check_host(host.of(head))?;
-            if target.is_some_and(|target| !is_same_authority(target.of(head), host.of(head))) {
+            // The port of a tunnel is often left out of its host.
+            let is_of = |target: Span| {
+                let (target, host) = (target.of(head), host.of(head));
+                is_same_authority(target, host)
+                    || request.is_connect(head) && without_port(target).eq_ignore_ascii_case(host)
+            };
+            if !target.is_none_or(is_of) {
                 return Err(Malformed::HostDisagrees);
             }
         }
         None if request.version == Version::Http11 => return Err(Malformed::NoHost),
         None => {}
     }
-    request.host = host.or(target);
+    // A tunnel goes where its target says, port and all.
+    request.host = if request.is_connect(head) { target } else { host.or(target) };
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::chars::is_value;
 use super::head::{first_line, framing, parse_fields};
-use super::{Field, Limits, Malformed, Span, Version};
+use super::{Field, Kind, Limits, Malformed, Span, Version};
 
 /// A response's head, as offsets into the buffer that it was parsed from. Used again for the next response.
 #[derive(Debug, Default)]
@@ -21,11 +21,27 @@ pub struct Response {
     pub is_chunked: bool,
     /// Whether the connection can be used again after the body.
     pub keep_alive: bool,
+    /// Whether `Connection` says `upgrade`.
+    pub says_upgrade: bool,
     /// Length of the head in the buffer.
     pub size: usize,
 }
 
 impl Response {
+    /// Whether the answer switches its connection to exactly this protocol, and states nothing else about what follows.
+    #[must_use]
+    pub fn switches_to(&self, protocol: &[u8], head: &[u8]) -> bool {
+        let mut named = self.fields.iter().filter(|field| field.kind == Kind::Upgrade);
+        let is_it = |field: &Field| field.value.of(head).eq_ignore_ascii_case(protocol);
+        self.status == 101
+            && self.version == Version::Http11
+            && self.says_upgrade
+            && named.next().is_some_and(is_it)
+            && named.next().is_none()
+            && !self.is_chunked
+            && self.length.unwrap_or(0) == 0
+    }
+
     /// Whether more heads follow for the same request.
     #[must_use]
     pub fn is_interim(&self) -> bool {
@@ -65,6 +81,7 @@ pub fn parse_response(bytes: &[u8], end: usize, limits: &Limits, response: &mut 
     }
     response.size = end;
     response.length = framing.length;
+    response.says_upgrade = framing.says_upgrade;
     response.is_chunked = framing.is_chunked;
     response.keep_alive = match response.version {
         Version::Http11 | Version::Http2 => !framing.says_close,

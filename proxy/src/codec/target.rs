@@ -98,6 +98,20 @@ pub(super) fn check_host(host: &[u8]) -> Result<(), Malformed> {
     }
 }
 
+/// Refuses what is no place that a tunnel may lead to: a host and its port, which is not 0.
+pub(super) fn check_tunnel(target: &[u8]) -> Result<(), Malformed> {
+    check_host(target).map_err(|_| Malformed::Target)?;
+    let port = target.get(without_port(target).len() + 1..).unwrap_or_default();
+    if port.iter().any(|digit| *digit != b'0') { Ok(()) } else { Err(Malformed::Connect) }
+}
+
+/// A valid authority without its port.
+pub(super) fn without_port(authority: &[u8]) -> &[u8] {
+    let name = memchr::memrchr(b']', authority).map_or(0, |at| at + 1);
+    let length = memchr::memchr(b':', authority.get(name..).unwrap_or_default());
+    length.map_or(authority, |length| authority.get(..name + length).unwrap_or_default())
+}
+
 /// Whether two authorities are the same: case apart, and the port of `http` may be left out.
 pub(super) fn is_same_authority(one: &[u8], other: &[u8]) -> bool {
     fn without_default_port(authority: &[u8]) -> &[u8] {

@@ -28,7 +28,7 @@ pub(crate) const REFUSED: &[(&str, Malformed)] = &[
     ("GET / HTTP/1.1\r\nHost: a\r\nX: a\x7f\r\n\r\n", Malformed::Control),
     ("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", Malformed::Folded),
     ("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n\tb\r\n\r\n", Malformed::Folded),
-    ("\x16\x03\x01", Malformed::Method),
+    ("\x16\x03\x01", Malformed::Tls),
     ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Malformed::Folded),
     ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Malformed::FieldName),
     ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length : 3\r\n\r\n", Malformed::FieldName),
@@ -155,10 +155,27 @@ fn fields_that_connection_names_are_marked() {
 }
 
 #[test]
-fn only_upgrades_to_other_protocols_than_h2c_are_wanted() {
-    for (upgrade, wanted) in [("websocket", true), ("h2c", false), ("h2c, websocket", true)] {
-        let text = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n");
-        assert_eq!(request(&text).expect("valid").wants_upgrade, wanted, "{upgrade}");
+fn the_protocols_that_a_client_offers_are_those_of_upgrade_if_connection_says_so() {
+    let offered = |head: &str| {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n");
+        let request = request(&text)?;
+        Ok(request.offered(text.as_bytes()).map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+    };
+    for (head, expected) in [
+        ("Connection: Upgrade\r\nUpgrade: websocket", Ok(vec!["websocket".to_owned()])),
+        (
+            "Connection: keep-alive, uPGRADE\r\nUpgrade: h2c ,spdy/3.1,",
+            Ok(vec!["h2c".to_owned(), "spdy/3.1".to_owned()]),
+        ),
+        ("Connection: Upgrade\r\nUpgrade: a\r\nUpgrade: b", Ok(vec!["a".to_owned(), "b".to_owned()])),
+        ("Upgrade: websocket", Ok(vec![])),
+        ("Connection: Upgrade", Ok(vec![])),
+        ("Connection: Upgrade\r\nUpgrade: web socket", Err(Malformed::Upgrade)),
+        ("Connection: Upgrade\r\nUpgrade: a//b", Err(Malformed::Upgrade)),
+        ("Connection: Upgrade\r\nUpgrade: a/", Err(Malformed::Upgrade)),
+        ("Connection: Upgrade\r\nUpgrade: \"a\"", Err(Malformed::Upgrade)),
+    ] {
+        assert_eq!(offered(head), expected, "{head}");
     }
 }
 
@@ -316,13 +333,13 @@ fn noisy() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn no_bytes_make_the_codec_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        fuzz_request(&bytes);
+        crate::fuzz::requests(&bytes);
         let _ = unchunk(&bytes, 5);
     }
 
     #[test]
     fn nothing_like_http_makes_the_codec_panic(bytes in noisy()) {
-        fuzz_request(&bytes);
+        crate::fuzz::requests(&bytes);
         let _ = response(&String::from_utf8_lossy(&bytes));
         let _ = unchunk(&bytes, 3);
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Answer, Broken, Exchange, Sending};
 use crate::codec::{Body, Malformed, Scan, Version, parse_response};
 use crate::failure::Failure;
-use crate::headers::{ResponseChanges, h2 as fields, write_response};
+use crate::headers::{ResponseChanges, h2 as fields, write_response, write_switch};
 use crate::pump::{Framing, Pump};
 use crate::report::Http1;
 use crate::retry::Lost;
@@ -69,10 +69,20 @@ impl Exchange<'_, '_> {
         if let Err(why) = parse_response(head, end, self.limits, self.response) {
             return Poll::Ready(Err(protocol(why)));
         }
+        if let (Some(switch), Side::Text(down), Sending::Done) = (self.switch, &mut self.down, self.request_state)
+            && switch.is_granted(self.response, head)
+        {
+            write_switch(&mut down.tx, self.response, head, switch.protocol());
+            self.note.take_response(&Http1(&*self.response, head));
+            up.rx.consume(end);
+            self.answered = Some(Instant::now());
+            self.answer = Answer::Switched;
+            return Poll::Ready(Ok(()));
+        }
         if self.response.is_interim() {
             *scan = Scan::default();
             if self.response.status == 101 {
-                return Poll::Ready(Err(protocol(Malformed::Status)));
+                return Poll::Ready(Err(protocol(Malformed::Switch)));
             }
             let passed = match &mut self.down {
                 Side::Text(down) if self.client.version == Version::Http11 => {
@@ -144,9 +154,16 @@ impl Exchange<'_, '_> {
             || !self.client.keep_alive
             || (!has_end && !speaks_chunks)
             || leaves_request
+            || self.ends_refused()
             || self.request_state == Sending::Refused;
         self.closing = close;
         ResponseChanges { version: self.client.version, chunked, close }
+    }
+
+    /// Whether the client's connection ends because it is not what its request asked for.
+    fn ends_refused(&self) -> bool {
+        let Side::Text(down) = &self.down else { return false };
+        self.switch.is_some_and(|switch| switch.ends_refused(!down.rx.is_empty()))
     }
 
     fn begin_text(&mut self, end: usize) -> Result<(), Broken> {

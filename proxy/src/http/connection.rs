@@ -65,6 +65,10 @@ impl Session<'_> {
 
     /// Whether requests go to the endpoint by HTTP/2: it wants that, or a proxy stands beside it that passes on either.
     fn multiplexes(&self, cluster: &Cluster, target: &Target) -> bool {
+        // What is no HTTP any more needs a connection of its own; the other proxy takes either.
+        if self.switch.is_some() {
+            return false;
+        }
         self.speaks_h2(cluster) || (self.edge != Edge::Inbound && self.has_proxy(target))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::decide::Forwarded;
-use engine::tables::Cluster;
+use engine::tables::{Cluster, Upstream};
 use tokio::time::Instant;
 
 use super::connection::{Line, Up};
@@ -53,6 +53,9 @@ impl Session<'_> {
     ) -> Result<Next, Failure> {
         let cluster = forwarded.cluster;
         report.cluster = Some(Arc::clone(cluster));
+        if self.switch.is_some() && cluster.spec.upstream == Upstream::Http2 {
+            return Err(Failure::UpgradeRefused);
+        }
         let _active = Active::at(cluster)?;
         let retry = forwarded.retry();
         let mut tries = Tries::new(retry, cluster, self.note.is_idempotent());
@@ -108,6 +111,11 @@ impl Session<'_> {
         call.body.restart(down, &mut up.side());
         let (ended, started) = self.exchange(&mut up, &mut call, down, report).await;
         let failure = match ended {
+            Ok(finished) if finished.switched => {
+                upstream::observe(call.cluster, &target, false, || self.path.now());
+                call.tries.settle();
+                return Ok(Tried::Done(Box::pin(self.relay(down, &mut up, &flight, report)).await));
+            }
             Ok(finished) => {
                 let is_error = report.status >= 500;
                 upstream::observe(call.cluster, &target, is_error, || self.path.now());
@@ -237,7 +245,9 @@ impl Session<'_> {
             tries: call.tries,
             request: call.body,
             client,
+            switch: self.switch.as_ref(),
             limits: &self.path.limits,
+            body_idle: self.path.body_idle_timeout,
             drain: &self.path.drain,
             note: &mut self.note,
             stall_timeout: self.path.stall_timeout,

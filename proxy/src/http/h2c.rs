@@ -30,7 +30,7 @@ pub(super) fn offered(request: &Request, head: &[u8]) -> Option<Vec<u8>> {
         named.next().is_none().then(|| first.value.of(head))
     };
     let offers = value(b"upgrade").is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(b"h2c"));
-    if !offers || request.has_body() || request.wants_upgrade {
+    if !offers || request.has_body() {
         return None;
     }
     // The settings come once more as the client's first frame.

@@ -13,6 +13,7 @@ use crate::codec::{Kind, Malformed, Request, Version};
 use crate::failure::Failure;
 use crate::headers::h2::{SPOKEN, rewrite_request};
 use crate::headers::{Edge, RequestChanges, is_external, new_request_id, write_request};
+use crate::upgrade::Switch;
 use crate::upstream;
 
 /// What was decided for a request.
@@ -105,7 +106,12 @@ pub(super) fn decide<'t>(session: &mut Session<'_>, tables: &'t Tables, http: &'
             (parts.method.as_str(), uri.authority().map(|host| Some(host.as_str())), raw)
         }
     };
-    if request.wants_upgrade || method == "CONNECT" {
+    session.switch = match &head {
+        Head::Text(head) => Switch::asked(request, head, &http.upgrades),
+        Head::Fields(_) => (method == "CONNECT").then_some(Switch::Tunnel),
+    };
+    let is_tunnel = session.switch == Some(Switch::Tunnel);
+    if is_tunnel && (!http.upgrades.connect || matches!(head, Head::Fields(_))) {
         return Failure::UpgradeRefused.into();
     }
     // A client of HTTP/1.0 that names no host means the address that it connected to.
@@ -116,6 +122,7 @@ pub(super) fn decide<'t>(session: &mut Session<'_>, tables: &'t Tables, http: &'
     };
     let Ok(authority) = canonical_authority(&host) else { return Failure::BadAuthority.into() };
     let path = match canonical_path(raw, http.path) {
+        _ if is_tunnel => Cow::Borrowed(""),
         Ok(path) => path,
         Err(why) => return Failure::BadPath(why).into(),
     };
@@ -123,7 +130,12 @@ pub(super) fn decide<'t>(session: &mut Session<'_>, tables: &'t Tables, http: &'
     let decision = decide_by_engine(tables, http, &asked, &mut upstream::dice, &mut NoTrace);
     let plan = match decision.outcome {
         Outcome::Forward(forwarded) => {
-            match session.write_head(head, &forwarded.path(&path), &forwarded.authority(&host)) {
+            // A tunnel's target and host are the place that it leads to, which no rule changes.
+            let (to, authority) = match is_tunnel {
+                true => (Cow::Borrowed(&*host), &*host),
+                false => (forwarded.path(&path), forwarded.authority(&host)),
+            };
+            match session.write_head(head, &to, authority) {
                 Ok(()) => Plan::Forward(forwarded),
                 Err(why) => Plan::Fail(Failure::BadRequest(why)),
             }
@@ -148,6 +160,7 @@ impl Session<'_> {
             peer: self.arrival.peer.ip(),
             request_id: id.as_ref().map(<[u8; 36]>::as_slice),
             trace: self.note.trace(),
+            upgrade: self.switch.as_ref().and_then(Switch::protocol),
         };
         self.outgoing.clear();
         self.fields = None;

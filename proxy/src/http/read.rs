@@ -11,8 +11,11 @@ use crate::codec::{Body, Piece, Scan};
 use crate::conn::Conn;
 use crate::detect::{Spoken, recognise};
 use crate::failure::Failure;
+use crate::metrics::limits::Limit;
 use crate::side::Side;
 
+/// How long a connection without a request is kept after the proxy has begun to leave.
+const LEAVING: Duration = Duration::from_secs(1);
 /// How long an answer of the proxy's own may take to be written.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a client that still sends is listened to, so that it reads its answer before it sees a reset.
@@ -58,7 +61,7 @@ impl Session<'_> {
     /// Reads until a head is there and gives its length; `None` is the connection's end in good order.
     pub(super) async fn read_head(&mut self, conn: &mut Conn) -> Result<Option<usize>, Failure> {
         let mut scan = Scan::default();
-        let mut has_begun = false;
+        let (mut has_begun, mut is_leaving) = (false, false);
         if conn.rx.is_empty() {
             self.rest(&mut conn.tx);
             conn.park();
@@ -74,8 +77,10 @@ impl Session<'_> {
                     Err(why) => return Poll::Ready(Err(Failure::BadRequest(why))),
                 }
                 let is_idle = conn.rx.is_empty();
-                if is_idle && path.drain.is_draining() {
-                    return Poll::Ready(Ok(None));
+                // Another request may be on its way already: it is answered, and told that it is the last.
+                if is_idle && !is_leaving && path.drain.is_draining() {
+                    is_leaving = true;
+                    deadline.set(Instant::now(), Some(LEAVING));
                 }
                 match conn.poll_read(cx) {
                     Poll::Ready(Ok(0) | Err(_)) if is_idle => return Poll::Ready(Ok(None)),
@@ -87,7 +92,13 @@ impl Session<'_> {
                             deadline.set(Instant::now(), Some(path.head_timeout));
                         }
                         ready!(deadline.poll(cx));
-                        return Poll::Ready(if is_idle { Ok(None) } else { Err(Failure::SlowRequest) });
+                        if !is_idle {
+                            return Poll::Ready(Err(Failure::SlowRequest));
+                        }
+                        if !is_leaving {
+                            path.metrics.limits.hit(Limit::Idle);
+                        }
+                        return Poll::Ready(Ok(None));
                     }
                 }
             }

@@ -39,6 +39,9 @@ impl Collector for Metrics {
         self.room(encoder)?;
         self.listeners.encode(encoder)?;
         self.cut_connections(encoder)?;
+        self.limits.encode(encoder, self.admission.open())?;
+        self.detections.encode(encoder)?;
+        self.upgrades.encode(encoder)?;
         clusters::encode(encoder, &self.tables.load())
     }
 }

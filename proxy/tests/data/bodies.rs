@@ -155,3 +155,21 @@ async fn a_client_that_does_not_read_stops_the_upstream() {
     let rest = client.exactly(written).await;
     assert_eq!(rest.len(), written);
 }
+
+#[tokio::test]
+async fn an_upstream_that_does_not_read_stops_the_client() {
+    let upstream = Upstream::new().await;
+    let (_mesh, address) = Mesh::simple(upstream.address).await;
+    let mut client = Peer::connect(address).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n").await;
+    let mut server = upstream.accept().await;
+    server.head().await.expect("a head");
+    let block = vec![0; 256 * 1024];
+    let mut written = 0usize;
+    while let Ok(count) = tokio::time::timeout(std::time::Duration::from_millis(300), client.stream.write(&block)).await
+    {
+        written += count.expect("writes");
+        assert!(written < 100 * 1024 * 1024, "nothing holds the client back");
+    }
+    assert_eq!(server.exactly(written).await.len(), written);
+}

@@ -9,14 +9,20 @@ use arc_swap::ArcSwap;
 use engine::compile::Compiler;
 use engine::proto::{
     Kind, cluster, core, endpoint, extension, fault, hcm, http_inspector, listener, protobuf, route, router, tcp_proxy,
+    tls_inspector,
 };
 use mesh_proxy::{DataPath, Edge, Settings};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use prost::Message;
 use runtime::{Drain, Tasks};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+
+#[path = "peer.rs"]
+mod peer;
+
+#[allow(unused_imports, reason = "not every test reads messages")]
+pub use peer::{Frame, Message1, Peer, Upstream};
 
 /// How long a test waits for a fact before it fails.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -65,6 +71,22 @@ impl Mesh {
         let mut message = cluster(name, endpoints.iter().map(|address| lb_endpoint(*address)).collect());
         change(&mut message);
         self.put(Kind::Cluster, name, &message);
+    }
+
+    /// A cluster of one endpoint, which has a proxy beside it.
+    pub fn beside_proxy(&self, name: &str, address: SocketAddr) {
+        let metadata = Some(metadata(&[("proxy", "h2")]));
+        let endpoint = endpoint::LbEndpoint { metadata, ..lb_endpoint(address) };
+        self.put(Kind::Cluster, name, &cluster(name, vec![endpoint]));
+    }
+
+    /// A cluster whose endpoints are in these states.
+    pub fn endpoints(&self, name: &str, endpoints: &[(SocketAddr, core::HealthStatus)]) {
+        let endpoints = endpoints
+            .iter()
+            .map(|(address, health)| endpoint::LbEndpoint { health_status: (*health).into(), ..lb_endpoint(*address) })
+            .collect();
+        self.put(Kind::Cluster, name, &cluster(name, endpoints));
     }
 
     /// A cluster of a service whose endpoints say who they are.
@@ -127,7 +149,17 @@ impl Mesh {
 
     /// Serves HTTP on a port of its own by the routes under `name`.
     pub async fn http(&self, name: &str, edge: Edge) -> SocketAddr {
-        let chain = chain(vec![], vec![manager(name)]);
+        self.http_with(name, edge, |_| {}).await
+    }
+
+    /// Serves HTTP in a way.
+    pub async fn http_with(
+        &self,
+        name: &str,
+        edge: Edge,
+        change: impl FnOnce(&mut hcm::HttpConnectionManager),
+    ) -> SocketAddr {
+        let chain = chain(vec![], vec![manager_with(name, change)]);
         self.listen(
             edge,
             listener::Listener { name: name.to_owned(), filter_chains: vec![chain], ..Default::default() },
@@ -158,6 +190,48 @@ impl Mesh {
         let chain = chain(vec![], vec![proxy(cluster)]);
         let message = listener::Listener { name: name.to_owned(), filter_chains: vec![chain], ..Default::default() };
         self.listen(Edge::Outbound, message).await
+    }
+
+    /// Passes bytes by the server name of TLS, to a cluster for each list of names; the empty list is for the rest.
+    pub async fn tls(&self, name: &str, clusters: &[(&[&str], &str)]) -> SocketAddr {
+        let by_name = |(names, cluster): &(&[&str], &str)| {
+            let server_names = names.iter().map(|name| (*name).to_owned()).collect();
+            let matches = listener::FilterChainMatch { server_names, ..Default::default() };
+            let matches = Some(matches).filter(|m| !m.server_names.is_empty());
+            listener::FilterChain { filter_chain_match: matches, ..chain(vec![], vec![proxy(cluster)]) }
+        };
+        let message = listener::Listener {
+            name: name.to_owned(),
+            filter_chains: clusters.iter().map(by_name).collect(),
+            listener_filters: vec![listener_filter(extension::TLS_INSPECTOR, &tls_inspector::TlsInspector::default())],
+            listener_filters_timeout: Some(seconds(2.0)),
+            continue_on_listener_filters_timeout: true,
+            ..Default::default()
+        };
+        self.listen(Edge::Outbound, message).await
+    }
+
+    #[allow(dead_code, reason = "for the tests in a namespace")]
+    /// Passes the bytes of redirected connections to where they were going, from these addresses.
+    pub fn intercepting(&self, name: &str, cluster: &str, addresses: &[&str]) {
+        let parsed = addresses.iter().map(|address| address.parse::<SocketAddr>().expect("an address"));
+        let additional =
+            |address| listener::AdditionalAddress { address: Some(socket_address(address)), ..Default::default() };
+        let message = listener::Listener {
+            name: name.to_owned(),
+            address: parsed.clone().next().map(socket_address),
+            additional_addresses: parsed.skip(1).map(additional).collect(),
+            use_original_dst: Some(protobuf::BoolValue { value: true }),
+            filter_chains: vec![chain(vec![], vec![proxy(cluster)])],
+            ..Default::default()
+        };
+        self.put(Kind::Listener, name, &message);
+        for address in [self.listener(name).address].iter().chain(&self.listener(name).additional_addresses) {
+            let socket = mesh_proxy::sockets::bind(*address).expect("binds");
+            let serving =
+                Arc::clone(&self.path).serve_listener(name.to_owned(), Edge::Outbound, socket, self.tasks.clone());
+            self.tasks.spawn("listener", async move { serving.await.expect("the listener serves") });
+        }
     }
 
     async fn listen(&self, edge: Edge, mut message: listener::Listener) -> SocketAddr {
@@ -194,7 +268,11 @@ fn chain(application_protocols: Vec<String>, filters: Vec<listener::Filter>) -> 
 
 /// Speaks HTTP by the routes under a name.
 fn manager(routes: &str) -> listener::Filter {
-    let manager = hcm::HttpConnectionManager {
+    manager_with(routes, |_| {})
+}
+
+fn manager_with(routes: &str, change: impl FnOnce(&mut hcm::HttpConnectionManager)) -> listener::Filter {
+    let mut manager = hcm::HttpConnectionManager {
         stat_prefix: routes.to_owned(),
         http_filters: vec![
             http_filter(extension::FAULT, &fault::HttpFault::default()),
@@ -208,6 +286,7 @@ fn manager(routes: &str) -> listener::Filter {
         merge_slashes: true,
         ..Default::default()
     };
+    change(&mut manager);
     network_filter(extension::HCM, &manager)
 }
 
@@ -318,6 +397,26 @@ pub fn route(action: route::route::Action) -> route::Route {
     }
 }
 
+/// Forwards CONNECT to a cluster.
+pub fn tunnel(cluster: &str) -> route::Route {
+    let mut route = forward(cluster);
+    if let Some(matches) = &mut route.r#match {
+        let connect = route::route_match::ConnectMatcher {};
+        matches.path_specifier = Some(route::route_match::PathSpecifier::ConnectMatcher(connect));
+    }
+    route
+}
+
+/// Lets clients switch to these protocols.
+pub fn upgrades(protocols: &[&str]) -> impl FnOnce(&mut hcm::HttpConnectionManager) {
+    let upgrade = |protocol: &&str| hcm::http_connection_manager::UpgradeConfig {
+        upgrade_type: (*protocol).to_owned(),
+        ..Default::default()
+    };
+    let configs = protocols.iter().map(upgrade).collect();
+    move |manager| manager.upgrade_configs = configs
+}
+
 /// Forwards every path to a cluster.
 pub fn forward(cluster: &str) -> route::Route {
     forward_with(cluster, |_| {})
@@ -331,216 +430,6 @@ pub fn forward_with(cluster: &str, change: impl FnOnce(&mut route::RouteAction))
     };
     change(&mut action);
     route(route::route::Action::Route(action))
-}
-
-/// A connection as a client or server sees it.
-pub struct Peer {
-    pub stream: TcpStream,
-    read: Vec<u8>,
-}
-
-/// A message as it came.
-#[derive(Debug, Clone)]
-pub struct Message1 {
-    pub first: String,
-    pub headers: HashMap<String, String>,
-    pub body: Vec<u8>,
-    pub trailers: String,
-}
-
-/// A frame of HTTP/2 as it came.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    pub kind: u8,
-    pub flags: u8,
-    pub stream: u32,
-    pub payload: Vec<u8>,
-}
-
-impl Message1 {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(String::as_str)
-    }
-
-    pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).expect("text")
-    }
-
-    pub fn status(&self) -> u16 {
-        self.first.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
-    }
-}
-
-impl Peer {
-    pub fn new(stream: TcpStream) -> Self {
-        Peer { stream, read: Vec::new() }
-    }
-
-    pub async fn connect(address: SocketAddr) -> Self {
-        Peer::new(TcpStream::connect(address).await.expect("connects"))
-    }
-
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).await.expect("sends");
-    }
-
-    /// Reads once more; `false` at the end.
-    async fn more(&mut self) -> bool {
-        let reading = self.stream.read_buf(&mut self.read);
-        match tokio::time::timeout(SOON, reading).await.expect("bytes come soon") {
-            Ok(count) => count > 0,
-            Err(_) => false,
-        }
-    }
-
-    /// Reads a head and gives its text.
-    pub async fn head(&mut self) -> Option<(String, HashMap<String, String>)> {
-        let end = loop {
-            if let Some(at) = self.read.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break at + 4;
-            }
-            if !self.more().await {
-                assert!(self.read.is_empty(), "half a head: {:?}", String::from_utf8_lossy(&self.read));
-                return None;
-            }
-        };
-        let head: Vec<u8> = self.read.drain(..end).collect();
-        let head = String::from_utf8(head).expect("text");
-        let mut lines = head.lines();
-        let first = lines.next().expect("a line").to_owned();
-        let fields = lines.filter_map(|line| line.split_once(": "));
-        Some((first, fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect()))
-    }
-
-    /// Reads exactly so many bytes.
-    pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
-        while self.read.len() < count {
-            assert!(self.more().await, "the connection ended after {} bytes of {count}", self.read.len());
-        }
-        self.read.drain(..count).collect()
-    }
-
-    /// Reads until the end and gives what came, and whether the end was in good order.
-    pub async fn rest(&mut self) -> (Vec<u8>, bool) {
-        loop {
-            let reading = self.stream.read_buf(&mut self.read);
-            match tokio::time::timeout(SOON, reading).await.expect("the end comes soon") {
-                Ok(0) => return (std::mem::take(&mut self.read), true),
-                Ok(_) => {}
-                Err(_) => return (std::mem::take(&mut self.read), false),
-            }
-        }
-    }
-
-    /// Reads a line without its end.
-    pub async fn exactly_line(&mut self) -> String {
-        self.line().await
-    }
-
-    /// Reads a frame of HTTP/2; none at the end of the connection.
-    pub async fn frame(&mut self) -> Option<Frame> {
-        while self.read.len() < 9 {
-            if !self.more().await {
-                return None;
-            }
-        }
-        let length = usize::from(self.read[0]) << 16 | usize::from(self.read[1]) << 8 | usize::from(self.read[2]);
-        while self.read.len() < 9 + length {
-            if !self.more().await {
-                return None;
-            }
-        }
-        let bytes: Vec<u8> = self.read.drain(..9 + length).collect();
-        let stream = u32::from_be_bytes([bytes[5], bytes[6], bytes[7], bytes[8]]);
-        Some(Frame { kind: bytes[3], flags: bytes[4], stream, payload: bytes[9..].to_vec() })
-    }
-
-    async fn line(&mut self) -> String {
-        loop {
-            if let Some(at) = self.read.windows(2).position(|bytes| bytes == b"\r\n") {
-                let line: Vec<u8> = self.read.drain(..at + 2).collect();
-                return String::from_utf8(line).expect("text").trim_end().to_owned();
-            }
-            assert!(self.more().await, "the connection ended in a line");
-        }
-    }
-
-    /// Reads a whole message with the body that its head states; none at the end of the connection.
-    pub async fn message(&mut self) -> Option<Message1> {
-        let (first, headers) = self.head().await?;
-        let mut message = Message1 { first, headers, body: Vec::new(), trailers: String::new() };
-        if message.header("transfer-encoding").is_some() {
-            loop {
-                let size = usize::from_str_radix(&self.line().await, 16).expect("a size");
-                if size == 0 {
-                    break;
-                }
-                message.body.extend(self.exactly(size).await);
-                assert_eq!(self.exactly(2).await, b"\r\n");
-            }
-            loop {
-                let line = self.line().await;
-                if line.is_empty() {
-                    break;
-                }
-                message.trailers.push_str(&line);
-            }
-        } else if let Some(length) = message.header("content-length") {
-            let length = length.parse().expect("a length");
-            message.body = self.exactly(length).await;
-        }
-        Some(message)
-    }
-
-    /// Sends bytes and reads a message.
-    pub async fn ask(&mut self, bytes: impl AsRef<[u8]>) -> Message1 {
-        self.send(bytes).await;
-        self.message().await.expect("an answer")
-    }
-}
-
-/// An upstream whose connections the test takes one by one.
-pub struct Upstream {
-    pub address: SocketAddr,
-    socket: TcpListener,
-}
-
-impl Upstream {
-    pub async fn new() -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        Upstream { address: socket.local_addr().expect("an address"), socket }
-    }
-
-    /// The next connection.
-    pub async fn accept(&self) -> Peer {
-        let accepted = tokio::time::timeout(SOON, self.socket.accept()).await.expect("a connection comes soon");
-        Peer::new(accepted.expect("accepts").0)
-    }
-
-    /// Whether a connection has come that nobody has taken.
-    pub async fn has_connection(&self) -> bool {
-        futures_util::poll!(std::pin::pin!(self.socket.accept())).is_ready()
-    }
-
-    /// Serves every connection for as long as `tasks` run: answers each request with what `answer` makes of it.
-    pub fn serve(self, tasks: &Tasks, answer: impl Fn(&Message1) -> Vec<u8> + Send + Sync + Clone + 'static) {
-        let all = tasks.clone();
-        tasks.spawn("upstream", async move {
-            loop {
-                let accepted = tokio::select! {
-                    accepted = self.socket.accept() => accepted,
-                    () = all.token().cancelled() => return,
-                };
-                let answer = answer.clone();
-                all.spawn("upstream connection", async move {
-                    let mut peer = Peer::new(accepted.expect("accepts").0);
-                    while let Some(request) = peer.message().await {
-                        peer.send(answer(&request)).await;
-                    }
-                });
-            }
-        });
-    }
 }
 
 /// A response with a length.

@@ -99,3 +99,62 @@ async fn ports_of_unknown_protocol_serve_http_and_everything_else() {
     assert_eq!(server.exactly(24).await, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     let _ = Edge::Outbound;
 }
+
+#[tokio::test]
+async fn the_server_may_end_first_and_still_listen() {
+    let upstream = Upstream::new().await;
+    let mesh = Mesh::new();
+    mesh.cluster("up", &[upstream.address]);
+    let address = mesh.tcp("tcp", "up").await;
+    let mut client = Peer::connect(address).await;
+    let mut server = upstream.accept().await;
+    server.send("all there is").await;
+    server.stream.shutdown().await.expect("shuts down");
+    assert_eq!(client.rest().await, (b"all there is".to_vec(), true));
+    client.send("thanks").await;
+    assert_eq!(server.exactly(6).await, b"thanks");
+    drop(client);
+    assert_eq!(server.rest().await, (vec![], true));
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_is_a_reset_to_the_server() {
+    let upstream = Upstream::new().await;
+    let mesh = Mesh::new();
+    mesh.cluster("up", &[upstream.address]);
+    let address = mesh.tcp("tcp", "up").await;
+    let mut client = Peer::connect(address).await;
+    client.send("x").await;
+    let mut server = upstream.accept().await;
+    server.exactly(1).await;
+    client.stream.set_zero_linger().expect("sets");
+    drop(client);
+    assert_eq!(server.rest().await, (vec![], false));
+}
+
+/// Writes until nothing is taken any more, and gives how much was.
+async fn fill(peer: &mut Peer) -> usize {
+    let block = vec![7; 256 * 1024];
+    let mut written = 0;
+    loop {
+        let writing = peer.stream.write(&block);
+        match tokio::time::timeout(std::time::Duration::from_millis(300), writing).await {
+            Ok(count) => written += count.expect("writes"),
+            Err(_) => return written,
+        }
+        assert!(written < 100 * 1024 * 1024, "nothing holds the writer back");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_read_stops_who_writes_in_both_directions() {
+    let upstream = Upstream::new().await;
+    let mesh = Mesh::new();
+    mesh.cluster("up", &[upstream.address]);
+    let address = mesh.tcp("tcp", "up").await;
+    let mut client = Peer::connect(address).await;
+    let mut server = upstream.accept().await;
+    let (sent, returned) = (fill(&mut client).await, fill(&mut server).await);
+    assert_eq!(server.exactly(sent).await.len(), sent, "and nothing of it is lost");
+    assert_eq!(client.exactly(returned).await.len(), returned);
+}

@@ -28,7 +28,11 @@ const REFUSED: &[(&str, u16)] = &[
     ("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     ("GET / HTTP/1.1\r\nHost: a\r\nConnection: host\r\n\r\n", 400),
     ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501),
-    ("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 501),
+    ("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: web socket\r\n\r\n", 400),
+    ("CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("CONNECT a:0 HTTP/1.1\r\nHost: a:0\r\n\r\n", 400),
+    ("CONNECT a:80 HTTP/1.1\r\nHost: b:80\r\n\r\n", 400),
+    ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nContent-Length: 0\r\n\r\n", 400),
     ("\x16\x03\x01\r\n", 400),
     ("\r\n\r\n", 400),
 ];

@@ -1,6 +1,7 @@
-//! Bytes of a downstream peer: heads, bodies, chunks, one request after the other.
 #![no_main]
+#![allow(dead_code, reason = "each target uses one of them")]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    mesh_proxy::codec::fuzz_request(bytes);
-});
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mesh_proxy::fuzz::requests(bytes));

@@ -1,11 +1,7 @@
-//! Paths of requests: canonical once is canonical twice.
 #![no_main]
+#![allow(dead_code, reason = "each target uses one of them")]
 
-use engine::path::{PathPolicy, canonical_path};
+#[path = "../targets.rs"]
+mod targets;
 
-libfuzzer_sys::fuzz_target!(|text: &str| {
-    let policy = PathPolicy::default();
-    if let Ok(once) = canonical_path(text, policy) {
-        assert_eq!(canonical_path(&once, policy).as_deref().ok(), Some(&*once));
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::path(bytes));

@@ -1,11 +1,7 @@
-//! Bytes of a control plane: the first byte chooses the type, the rest is the resource.
 #![no_main]
+#![allow(dead_code, reason = "each target uses one of them")]
 
-use engine::Kind;
+#[path = "../targets.rs"]
+mod targets;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    if let Some((kind, body)) = bytes.split_first() {
-        let kinds = [Kind::Listener, Kind::Route, Kind::Cluster, Kind::Endpoints];
-        let _ = engine::compile::check(kinds[usize::from(*kind) % kinds.len()], "fuzzed", body);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::xds_resource(bytes));

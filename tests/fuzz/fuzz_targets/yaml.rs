@@ -1,6 +1,7 @@
-//! Files of users and objects of the API server.
 #![no_main]
+#![allow(dead_code, reason = "each target uses one of them")]
 
-libfuzzer_sys::fuzz_target!(|text: &str| {
-    let _ = api::object::validate_text("fuzzed.yaml", text);
-});
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::yaml(bytes));

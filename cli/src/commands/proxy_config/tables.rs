@@ -92,6 +92,11 @@ fn chain_match(chain: &Value) -> String {
     if !protocols.is_empty() {
         words.push(protocols.join("|"));
     }
+    let names: Vec<&str> = list(matching, "serverNames").filter_map(Value::as_str).collect();
+    if let [first, rest @ ..] = names.as_slice() {
+        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+        words.push(format!("server name {first}{more}"));
+    }
     if words.is_empty() { "any".to_owned() } else { words.join(" ") }
 }
 
@@ -104,10 +109,11 @@ fn chain_destination(chain: &Value) -> (String, String) {
             if !by_name.is_empty() {
                 return ("HTTP".to_owned(), format!("routes {by_name}"));
             }
-            let routes: Vec<String> = list(config, "routeConfig.virtualHosts")
+            let mut routes: Vec<String> = list(config, "routeConfig.virtualHosts")
                 .flat_map(|host| list(host, "routes"))
                 .map(route_destination)
                 .collect();
+            routes.dedup();
             return ("HTTP".to_owned(), routes.join(" "));
         }
         if kind.ends_with("TcpProxy") {
@@ -148,6 +154,9 @@ pub(super) fn routes(entries: &[&Value], is_wide: bool) -> Table {
 fn route_match(route: &Value) -> String {
     let Some(matching) = at(route, "match") else { return "any".to_owned() };
     let mut words = Vec::new();
+    if at(matching, "connectMatcher").is_some() {
+        words.push("method=CONNECT".to_owned());
+    }
     let (prefix, path) = (text(matching, "prefix"), text(matching, "path"));
     if !path.is_empty() {
         words.push(format!("path={path}"));
