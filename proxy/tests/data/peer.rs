@@ -193,6 +193,7 @@ impl Upstream {
         Upstream { address: socket.local_addr().expect("an address"), socket }
     }
 
+    #[allow(dead_code, reason = "for the tests in a namespace")]
     /// At an address of its own.
     pub fn at(address: SocketAddr) -> Self {
         Upstream { address, socket: mesh_proxy::sockets::bind(address).expect("binds") }
