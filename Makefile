@@ -28,6 +28,10 @@ lint: ## Format, clippy, docs, licences, import directions
 bench: ## Measure against Envoy in the same run and print the ratios
 	@scripts/bench
 
+.PHONY: soak
+soak: ## Hold a load of a million requests while everything around it changes
+	@scripts/soak
+
 .PHONY: fmt
 fmt: ## Format the code
 	$(CARGO) fmt --all
