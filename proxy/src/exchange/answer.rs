@@ -97,7 +97,7 @@ impl Exchange<'_, '_> {
                 }
             };
             up.rx.consume(end);
-            return Poll::Ready(self.count_interim(passed));
+            return Poll::Ready(self.count_interim(&passed));
         }
         self.may_answer()?;
         Poll::Ready(self.begin_text(end))
@@ -117,7 +117,7 @@ impl Exchange<'_, '_> {
                     Side::Text(_) => Ok(()),
                     Side::Stream(down) => down.send_interim(interim),
                 };
-                return Poll::Ready(self.count_interim(passed));
+                return Poll::Ready(self.count_interim(&passed));
             }
         };
         let ends = up.has_ended();
@@ -127,7 +127,7 @@ impl Exchange<'_, '_> {
         Poll::Ready(self.begin_stream(parts, ends))
     }
 
-    fn count_interim(&mut self, passed: Result<(), h2::Error>) -> Result<(), Broken> {
+    fn count_interim(&mut self, passed: &Result<(), h2::Error>) -> Result<(), Broken> {
         if passed.is_err() {
             return Err(Broken::Failed(Failure::DownstreamClosed));
         }

@@ -45,6 +45,17 @@ impl Up {
     }
 }
 
+/// Whether a connection of HTTP/1.1 is taken that has served before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reuse {
+    /// One has just proved to be gone.
+    Never,
+    /// If it seems to live.
+    Likely,
+    /// If the kernel says so as well: the request cannot be sent a second time.
+    Sure,
+}
+
 /// What there is for a request that waits.
 enum Found {
     /// A connection that is idle.
@@ -83,8 +94,7 @@ impl Session<'_> {
         call: &mut Call<'_, '_>,
         down: &mut Side<'_>,
         report: &mut Report,
-        may_reuse: bool,
-        surely: bool,
+        reuse: Reuse,
     ) -> Result<(Line, Target, bool), Failure> {
         let cluster = call.cluster;
         let connects = if call.tries.counts_connects() { 1 } else { CONNECTS };
@@ -98,8 +108,8 @@ impl Session<'_> {
                     None => Box::pin(self.lease(call, &target, down)).await.map(Line::Lease),
                 }
             } else {
-                if may_reuse
-                    && let Some(conn) = self.path.pool.take(target.address, surely)
+                if reuse != Reuse::Never
+                    && let Some(conn) = self.path.pool.take(target.address, reuse == Reuse::Sure)
                     && let Some(conn) = self.adopt(cluster, &target, conn)
                 {
                     return Ok((Line::Text(conn), target, true));

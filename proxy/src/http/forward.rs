@@ -6,7 +6,7 @@ use engine::decide::Forwarded;
 use engine::tables::{Cluster, Upstream};
 use tokio::time::Instant;
 
-use super::connection::{Line, Up};
+use super::connection::{Line, Reuse, Up};
 use super::{Left, Next, Session};
 use crate::access_log::Format;
 use crate::codec::{Body, Version};
@@ -82,9 +82,12 @@ impl Session<'_> {
         unseen: usize,
         report: &mut Report,
     ) -> Result<Tried, Failure> {
-        let surely = !self.can_repeat(call.body);
-        let may_reuse = unseen == 0;
-        let found = self.connection(&mut call, down, report, may_reuse, surely).await;
+        let reuse = match unseen {
+            0 if self.can_repeat(call.body) => Reuse::Likely,
+            0 => Reuse::Sure,
+            _ => Reuse::Never,
+        };
+        let found = self.connection(&mut call, down, report, reuse).await;
         let (line, target, is_used) = match found {
             Ok(found) => found,
             Err(Failure::UpstreamConnect) if call.body.can_restart() && call.tries.again(Lost::Connect) => {

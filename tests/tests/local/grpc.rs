@@ -15,7 +15,7 @@ pub(crate) fn calls_of_grpc_pass_both_sidecars(mesh: &Mesh) {
     let labels = json!({"app": "grpc-server"});
     apply(
         mesh,
-        vec![
+        &[
             pod("grpc-server", &[&server, "-port", &PORT.to_string()]),
             json!({
                 "apiVersion": "v1", "kind": "Service", "metadata": {"name": "grpc-server", "namespace": "default"},
@@ -36,7 +36,7 @@ pub(crate) fn calls_of_grpc_pass_both_sidecars(mesh: &Mesh) {
         pod["spec"]["restartPolicy"] = json!("OnFailure");
         pod
     });
-    apply(mesh, pods.to_vec());
+    apply(mesh, &pods);
     for case in cases {
         wait(mesh, &name(case), |pod| pod["status"]["phase"] == "Succeeded");
     }
@@ -63,7 +63,7 @@ fn pod(name: &str, command: &[&str]) -> Value {
     })
 }
 
-fn apply(mesh: &Mesh, items: Vec<Value>) {
+fn apply(mesh: &Mesh, items: &[Value]) {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let file = Scratch::file("grpc.json", &list.to_string());
     let _ = mesh.meshctl(&["apply", "-f", file.path()]).ok();
