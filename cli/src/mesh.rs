@@ -7,7 +7,7 @@ use api::names::{PILOT, PROXY_CONTAINER, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, pilot
 use api::suggest::closest;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -66,8 +66,21 @@ impl Connection {
     }
 
     async fn get_bytes(&mut self, path: &str) -> Result<Bytes, Error> {
+        self.send(Method::GET, path).await
+    }
+
+    /// Asks for a path with this method and reads the answer as text.
+    ///
+    /// # Errors
+    /// When the daemon does not answer, or refuses.
+    pub async fn text(&mut self, method: Method, path: &str) -> Result<String, Error> {
+        let body = self.send(method, path).await?;
+        Ok(String::from_utf8_lossy(&body).trim_end().to_owned())
+    }
+
+    async fn send(&mut self, method: Method, path: &str) -> Result<Bytes, Error> {
         let what = self.what.clone();
-        let mut request = Request::get(path).header(header::HOST, "localhost");
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }

@@ -12,6 +12,7 @@ use kube::{Client, Config};
 use runtime::Tasks;
 use runtime::admin::{self, Limits};
 use runtime::exit::{Code, Failure};
+use runtime::logging::Logging;
 use runtime::signals::Shutdown;
 use runtime::tls::{Handshakes, TlsListener};
 use tokio::net::TcpListener;
@@ -37,11 +38,11 @@ const CONNECTIONS: usize = 256;
 /// # Errors
 ///
 /// Why it cannot start or go on, with what to do about it.
-pub async fn run(settings: Settings) -> Result<(), Failure> {
+pub async fn run(settings: Settings, logging: Logging) -> Result<(), Failure> {
     let mut shutdown = Shutdown::listen()?;
     let client = client(settings.kubeconfig.as_deref()).await?;
     let drain = settings.drain;
-    let pilot = Pilot::start(settings, client).await?;
+    let pilot = Pilot::start(settings, client, Some(logging)).await?;
     let token = pilot.tasks.token().clone();
     let signal = tokio::select! {
         signal = shutdown.recv() => Some(signal),
@@ -85,12 +86,13 @@ pub struct Pilot {
 }
 
 impl Pilot {
-    /// Starts everything: watches, registry, ADS, webhooks, debug port.
+    /// Starts everything: watches, registry, ADS, webhooks, debug port. The process's `logging` is given when the debug
+    /// port may change it.
     ///
     /// # Errors
     ///
     /// When the certificate cannot be used or a port is taken.
-    pub async fn start(settings: Settings, client: Client) -> Result<Self, Failure> {
+    pub async fn start(settings: Settings, client: Client, logging: Option<Logging>) -> Result<Self, Failure> {
         let certificate = Certificate::load(&settings.certificates).map_err(|error| {
             let hint = format!("`meshctl install` puts it into the Secret {}", api::names::PILOT_CERT_SECRET);
             Failure::new(error).with_hint(hint)
@@ -129,7 +131,7 @@ impl Pilot {
         };
         xds::serve(ads, xds_listener, &certificate, &tasks)?;
         let injection = injection(&settings, certificate.clone());
-        let debugging = Debug { authenticator, snapshots: snapshots.clone(), proxies: proxies.clone(), name };
+        let debugging = Debug { authenticator, snapshots: snapshots.clone(), proxies: proxies.clone(), name, logging };
         let routers = [(webhooks, webhook::router(injection)), (debug, debug::router(debugging, registered.router()))];
         for (listener, router) in routers {
             let listener =

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{StatusCode, header};
+use runtime::logging::{self, Logging};
 
 use crate::auth::{Authenticator, Refusal};
 use crate::snapshot::Snapshots;
@@ -29,6 +30,8 @@ pub struct Debug {
     pub proxies: Proxies,
     /// Pilot's pod.
     pub name: Arc<str>,
+    /// The process's log, when it is ours.
+    pub logging: Option<Logging>,
 }
 
 /// The port's routes; `metrics` is the daemon's own.
@@ -37,6 +40,7 @@ pub fn router(debug: Debug, metrics: Router) -> Router {
         .route("/v1/proxies", get(proxies))
         .route("/v1/applied", get(applied::applied))
         .route("/v1/snapshot", get(snapshot))
+        .merge(logging::router(debug.logging.clone()))
         .layer(middleware::from_fn_with_state(debug.clone(), authenticated));
     let open = Router::new().route("/readyz", get(ready));
     guarded.merge(open).with_state(debug).merge(metrics)

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
 
 fn start() -> Result<(), Failure> {
     let settings = Settings::read(Flags::parse(), &Env::process()).map_err(Failure::usage)?;
-    runtime::logging::init(settings.log_format, &settings.log).map_err(Failure::usage)?;
+    let logging = runtime::logging::init(settings.log_format, &settings.log).map_err(Failure::usage)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(daemon::run(settings))
+    runtime.block_on(daemon::run(settings, logging))
 }

@@ -12,11 +12,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
-use runtime::logging::Logging;
+use runtime::logging::{self, Logging};
 use runtime::metrics::Metrics;
 use runtime::{Drain, Tasks, version};
 use serde_json::{Value, json};
 
+use crate::access_log::{AccessLog, Encoding, Format};
 use crate::data::DataPath;
 use crate::readiness::Readiness;
 use crate::settings::{Role, Workload};
@@ -61,8 +62,9 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/stats", get(stats))
         .route("/server_info", get(server_info))
         .route("/drain", post(drain))
-        .route("/logging", get(log_filter).post(set_log_filter))
-        .with_state(admin)
+        .route("/access_log", get(access_log).post(set_access_log))
+        .with_state(Arc::clone(&admin))
+        .merge(logging::router(admin.logging.clone()))
         .merge(ready.router("/ready"));
     runtime::admin::loopback_only(router)
 }
@@ -75,7 +77,9 @@ GET  /stats            metrics, as on the metrics port
 GET  /server_info      version, role, configuration and connection to Pilot
 GET  /ready            200 when traffic may come, else 503 and the reason
 GET  /logging          the log filter
-POST /logging?level=L  changes it: info, debug, or by target as info,mesh_proxy=debug
+POST /logging?level=L  changes it: info, debug, or by target as info,mesh_proxy=debug; ?reset=true takes it back
+GET  /access_log       the format of the access log's lines
+POST /access_log?encoding=text|json&format=F  changes it until the proxy ends; without a format, the encoding's default
 POST /drain            stops accepting connections; what runs goes on
 ";
 
@@ -149,28 +153,37 @@ async fn drain(State(admin): State<Arc<Admin>>) -> &'static str {
     "draining: no connection is accepted any more, what runs goes on\n"
 }
 
-async fn log_filter(State(admin): State<Arc<Admin>>) -> Response {
-    match &admin.logging {
-        Some(logging) => format!("{}\n", logging.filter()).into_response(),
-        None => no_logging(),
+async fn access_log(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.path.access_log() {
+        Some(log) => format!("{}\n", log.format().to_string().trim_end()).into_response(),
+        None => no_access_log(),
     }
 }
 
-async fn set_log_filter(State(admin): State<Arc<Admin>>, Query(query): Query<HashMap<String, String>>) -> Response {
-    let Some(logging) = &admin.logging else { return no_logging() };
-    let Some(level) = query.get("level").filter(|_| query.len() == 1) else {
-        let text = "say `POST /logging?level=debug`, or `level=info,mesh_proxy=debug`\n";
-        return (StatusCode::BAD_REQUEST, text).into_response();
-    };
-    match logging.set_filter(level) {
-        Ok(()) => {
-            tracing::info!(filter = level, "the log filter has been changed");
-            format!("{}\n", logging.filter()).into_response()
+async fn set_access_log(State(admin): State<Arc<Admin>>, Query(query): Query<HashMap<String, String>>) -> Response {
+    let Some(log) = admin.path.access_log() else { return no_access_log() };
+    match changed_format(log, &query) {
+        Ok(format) => {
+            tracing::info!(%format, "the format of the access log has been changed");
+            log.set_format(format);
+            "changed\n".into_response()
         }
-        Err(error) => (StatusCode::BAD_REQUEST, format!("{}\n", runtime::exit::chain(&error))).into_response(),
+        Err(text) => (StatusCode::BAD_REQUEST, format!("{text}\n")).into_response(),
     }
 }
 
-fn no_logging() -> Response {
-    (StatusCode::NOT_FOUND, "the log belongs to the program that this proxy runs in\n").into_response()
+/// The format that is asked for; what is not said stays, but a format belongs to its encoding.
+fn changed_format(log: &AccessLog, query: &HashMap<String, String>) -> Result<Format, String> {
+    if query.is_empty() || query.keys().any(|key| key != "encoding" && key != "format") {
+        return Err("say `encoding=text` or `encoding=json`, `format=FORMAT`, or both".to_owned());
+    }
+    let encoding = match query.get("encoding") {
+        None => log.format().encoding(),
+        Some(word) => word.parse::<Encoding>().map_err(|hint| format!("encoding={word}: {hint}"))?,
+    };
+    Format::new(encoding, query.get("format").map(String::as_str)).map_err(|error| runtime::exit::chain(&error))
+}
+
+fn no_access_log() -> Response {
+    (StatusCode::NOT_FOUND, "requests are not logged: MESH_ACCESS_LOG is off\n").into_response()
 }

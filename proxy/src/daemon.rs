@@ -101,8 +101,7 @@ impl Daemon {
         let path = data_path(&settings, mark, &snapshots, &drain)?;
         metrics.register(|registry| {
             registry.register_collector(Box::new(Arc::clone(path.metrics())));
-            let (path, runtime) = (Arc::clone(&path), tokio::runtime::Handle::current());
-            registry.register_collector(Box::new(PathMetrics { path, runtime }));
+            registry.register_collector(Box::new(PathMetrics(Arc::clone(&path))));
         });
         background.spawn_until_cancelled("sweep", Arc::clone(&path).sweep());
         background.spawn_until_cancelled("peers", learn_peers(snapshots.clone(), Arc::clone(path.metrics())));

@@ -4,7 +4,13 @@ use std::fmt;
 use std::io;
 use std::io::IsTerminal;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::StatusCode;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -58,6 +64,7 @@ pub enum LoggingError {
 #[derive(Clone)]
 pub struct Logging {
     filter: reload::Handle<EnvFilter, Registry>,
+    initial: Arc<str>,
 }
 
 impl fmt::Debug for Logging {
@@ -72,6 +79,7 @@ impl fmt::Debug for Logging {
 ///
 /// When the filter cannot be read, or logging is set up already.
 pub fn init(format: Format, filter: &str) -> Result<Logging, LoggingError> {
+    let initial = filter.into();
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     let lines = match format {
         Format::Text => {
@@ -80,7 +88,7 @@ pub fn init(format: Format, filter: &str) -> Result<Logging, LoggingError> {
         Format::Json => tracing_subscriber::fmt::layer().with_writer(io::stderr).json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(LoggingError::Twice)?;
-    Ok(Logging { filter: handle })
+    Ok(Logging { filter: handle, initial })
 }
 
 impl Logging {
@@ -93,11 +101,66 @@ impl Logging {
         self.filter.reload(parse(filter)?).map_err(LoggingError::Gone)
     }
 
+    /// Goes back to the filter that the daemon was started with.
+    ///
+    /// # Errors
+    ///
+    /// When the subscriber is gone.
+    pub fn reset(&self) -> Result<(), LoggingError> {
+        self.set_filter(&self.initial)
+    }
+
     /// The filter in force.
     #[must_use]
     pub fn filter(&self) -> String {
         self.filter.with_current(ToString::to_string).unwrap_or_default()
     }
+}
+
+/// `GET /logging` tells the filter, `POST /logging?level=FILTER` changes it, `POST /logging?reset=true` goes back to the
+/// one from the start. Who may ask is for the caller to decide.
+pub fn router<S: Clone + Send + Sync + 'static>(logging: Option<Logging>) -> Router<S> {
+    Router::new().route("/logging", get(tell).post(change)).with_state(logging)
+}
+
+async fn tell(State(logging): State<Option<Logging>>) -> Response {
+    match logging {
+        Some(logging) => format!("{}\n", logging.filter()).into_response(),
+        None => not_ours(),
+    }
+}
+
+/// What to change. A misspelt parameter is an error, not silence.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    level: Option<String>,
+    #[serde(default)]
+    reset: bool,
+}
+
+async fn change(State(logging): State<Option<Logging>>, Query(change): Query<Change>) -> Response {
+    let Some(logging) = logging else { return not_ours() };
+    let changed = match change {
+        Change { level: Some(level), reset: false } => logging.set_filter(&level),
+        Change { level: None, reset: true } => logging.reset(),
+        Change { .. } => {
+            let text = "say `POST /logging?level=debug`, `level=info,mesh_proxy=debug`, or `reset=true`\n";
+            return (StatusCode::BAD_REQUEST, text).into_response();
+        }
+    };
+    match changed {
+        Ok(()) => {
+            let filter = logging.filter();
+            tracing::info!(filter, "the log filter has been changed");
+            format!("{filter}\n").into_response()
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{}\n", crate::exit::chain(&error))).into_response(),
+    }
+}
+
+fn not_ours() -> Response {
+    (StatusCode::NOT_FOUND, "the log belongs to the program that this daemon runs in\n").into_response()
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {

@@ -14,6 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 pub use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 
 use crate::version;
 
@@ -24,7 +25,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A registry with `mesh_build_info` and the usual `process_*` metrics.
+    /// A registry with `mesh_build_info`, the usual `process_*` metrics, and those of the async runtime that it is made in.
     #[must_use]
     pub fn new(component: &'static str) -> Arc<Self> {
         let mut registry = Registry::default();
@@ -35,6 +36,9 @@ impl Metrics {
         ];
         registry.register("mesh_build", "Which build this is", Info::new(labels));
         registry.register_collector(Box::new(Process::new()));
+        if let Ok(handle) = Handle::try_current() {
+            registry.register_collector(Box::new(Workers { handle }));
+        }
         Arc::new(Metrics { registry: Mutex::new(registry) })
     }
 
@@ -115,6 +119,31 @@ impl fmt::Debug for Process {
     }
 }
 
+/// The async runtime's threads and tasks.
+#[derive(Debug)]
+struct Workers {
+    handle: Handle,
+}
+
+impl Collector for Workers {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let runtime = self.handle.metrics();
+        let gauges = [
+            ("mesh_runtime_workers", "Threads that run tasks", runtime.num_workers()),
+            ("mesh_runtime_tasks", "Tasks that have not ended", runtime.num_alive_tasks()),
+            ("mesh_runtime_queued_tasks", "Tasks in the queue that all threads share", runtime.global_queue_depth()),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let busy = (0..runtime.num_workers()).map(|at| runtime.worker_total_busy_duration(at).as_secs_f64()).sum();
+        let counter: ConstCounter<f64> = ConstCounter::new(busy);
+        let (name, help) = ("mesh_runtime_busy_seconds", "Time that the threads have spent on tasks");
+        counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+    }
+}
+
 /// The kernel's unit of CPU time towards user space (`USER_HZ`), the same on all architectures that we run on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -132,11 +161,23 @@ impl Collector for Process {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
         gauge("process_start_time_seconds", "When the process started, in seconds since 1970", self.started)?;
-        if let Some(bytes) = resident_bytes() {
-            gauge("process_resident_memory_bytes", "Memory of the process that is in RAM", bytes)?;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let of_status = [
+            ("VmRSS:", 1024.0, "process_resident_memory_bytes", "Memory of the process that is in RAM"),
+            ("VmSize:", 1024.0, "process_virtual_memory_bytes", "Memory that the process has asked for"),
+            ("Threads:", 1.0, "process_threads", "Threads of the process"),
+        ];
+        for (field, unit, name, help) in of_status {
+            if let Some(value) = number(&status, field) {
+                gauge(name, help, value * unit)?;
+            }
         }
         if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
             gauge("process_open_fds", "Open file descriptors", open.count() as f64)?;
+        }
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        if let Some(most) = number(&limits, "Max open files") {
+            gauge("process_max_fds", "File descriptors that may be open", most)?;
         }
         if let Some(seconds) = cpu_seconds() {
             let counter = ConstCounter::new(seconds);
@@ -147,10 +188,10 @@ impl Collector for Process {
     }
 }
 
-fn resident_bytes() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok().map(|kilobytes| kilobytes * 1024.0)
+/// The first number behind a field's name; `None` if there is none, or it is unlimited.
+fn number(text: &str, field: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn cpu_seconds() -> Option<f64> {
@@ -182,6 +223,9 @@ mod tests {
         assert!(plain.contains("# TYPE mesh_build_info gauge\nmesh_build_info{component=\"test\""), "{plain}");
         assert!(plain.contains("\nprocess_resident_memory_bytes "), "{plain}");
         assert!(plain.contains("\nprocess_cpu_seconds_total "), "{plain}");
+        for name in ["process_virtual_memory_bytes", "process_threads", "process_open_fds"] {
+            assert!(plain.contains(&format!("\n{name} ")), "{name} in {plain}");
+        }
         assert!(!plain.contains("# EOF"));
     }
 }

@@ -1,6 +1,8 @@
 //! `proxy-config`: what a proxy has been told, as it says itself.
 
 mod bootstrap;
+mod filter;
+mod log;
 mod tables;
 
 use std::path::PathBuf;
@@ -22,6 +24,13 @@ Examples:
   meshctl proxy-config deploy/productpage routes reviews.default.svc.cluster.local:9080 -o yaml
   # Where requests can end up, and which of these places is healthy
   meshctl proxy-config deploy/productpage endpoints reviews
+  # One subset of one service
+  meshctl proxy-config deploy/productpage clusters --fqdn reviews.default.svc.cluster.local --subset version=v1
+  # All tables, one after the other
+  meshctl proxy-config deploy/productpage all
+  # See what the proxy does with connections, then be quiet again
+  meshctl proxy-config deploy/productpage log --level mesh_proxy:debug
+  meshctl proxy-config deploy/productpage log --reset
   # Let a stock Envoy stand in for a pod's proxy
   meshctl proxy-config deploy/productpage bootstrap --envoy --files /tmp/envoy > envoy.yaml";
 
@@ -41,6 +50,21 @@ pub struct ConfigArgs {
     /// Only resources that are about this port
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
+    /// Only clusters, endpoints and routes of this host, in full or its first parts
+    #[arg(long, value_name = "HOST")]
+    fqdn: Option<String>,
+    /// Only clusters and endpoints with these labels, or any labels that hold this value
+    #[arg(long, value_name = "LABELS")]
+    subset: Option<String>,
+    /// Only what is about this direction
+    #[arg(long, value_enum, value_name = "DIRECTION")]
+    direction: Option<Direction>,
+    /// With `log`: the level of everything, or TARGET:LEVEL with commas between several
+    #[arg(long, value_name = "LEVEL", conflicts_with = "reset")]
+    level: Option<String>,
+    /// With `log`: what the daemon was started with
+    #[arg(long)]
+    reset: bool,
     /// With `bootstrap`: for a stock Envoy
     #[arg(long)]
     envoy: bool,
@@ -73,8 +97,38 @@ enum What {
     Endpoints,
     /// What it was started with
     Bootstrap,
-    /// Everything, as it comes
+    /// What it writes into its own log, and how to change that; also for Pilot's pods
+    Log,
+    /// Everything: all tables, or with -o json or yaml all as it comes
     All,
+}
+
+/// Where traffic goes, as seen from the application beside the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Direction {
+    /// Towards it
+    Inbound,
+    /// Away from it
+    Outbound,
+}
+
+impl What {
+    /// The tables that it stands for, and the fields of the dump that they are made of.
+    fn tables(self) -> &'static [(What, &'static str)] {
+        match self {
+            What::Listeners => &[(What::Listeners, "listeners")],
+            What::Routes => &[(What::Routes, "routes")],
+            What::Clusters => &[(What::Clusters, "clusters")],
+            What::Endpoints => &[(What::Endpoints, "endpoints")],
+            What::All => &[
+                (What::Listeners, "listeners"),
+                (What::Routes, "routes"),
+                (What::Clusters, "clusters"),
+                (What::Endpoints, "endpoints"),
+            ],
+            What::Bootstrap | What::Log => &[],
+        }
+    }
 }
 
 /// Runs `proxy-config`.
@@ -85,24 +139,42 @@ pub fn run(app: &App, args: &ConfigArgs) -> Result<(), Error> {
     if args.envoy && args.what != What::Bootstrap {
         return Err(Error::usage("--envoy goes with `bootstrap`"));
     }
+    if (args.level.is_some() || args.reset) && args.what != What::Log {
+        return Err(Error::usage("--level and --reset go with `log`"));
+    }
     app.block_on(async {
-        let cluster = app.cluster().await?;
+        let cluster =
+            if args.level.is_some() || args.reset { app.cluster_to_change().await? } else { app.cluster().await? };
         let pod = mesh::find_pod(&cluster, app.namespace(&cluster), &args.pod).await?;
         if args.what == What::Bootstrap {
             return bootstrap::run(app, &cluster, &pod, args).await;
         }
+        if args.what == What::Log {
+            return log::run(app, &cluster, &pod, args).await;
+        }
         let mut admin = mesh::proxy_admin(&cluster, &pod).await?;
         let dump: Value = admin.get("/config_dump").await?;
-        if args.what == What::All {
+        let is_table = matches!(args.output, Format::Table | Format::Wide);
+        if args.what == What::All && !is_table {
             return show_whole(app, &args.output, &dump);
         }
         let live: Value = match args.what {
-            What::Endpoints => admin.get("/clusters").await?,
+            What::Endpoints | What::All => admin.get("/clusters").await?,
             _ => Value::Null,
         };
         let place = format!("{}.{}", name_of(&pod), namespace_of(&pod));
         app.ui.say(&app.ui.err.dim(&format!("proxy of {place}")));
-        show(app, args, &dump, &live)
+        let tables = args.what.tables();
+        for (at, table) in tables.iter().enumerate() {
+            if at > 0 {
+                app.ui.line("")?;
+            }
+            show(app, args, *table, (&dump, &live), tables.len() == 1)?;
+        }
+        if is_table {
+            refused(app, &dump);
+        }
+        Ok(())
     })
 }
 
@@ -114,16 +186,16 @@ fn show_whole(app: &App, format: &Format, dump: &Value) -> Result<(), Error> {
     }
 }
 
-fn show(app: &App, args: &ConfigArgs, dump: &Value, live: &Value) -> Result<(), Error> {
-    let field = match args.what {
-        What::Listeners => "listeners",
-        What::Routes => "routes",
-        What::Clusters => "clusters",
-        _ => "endpoints",
-    };
+fn show(
+    app: &App,
+    args: &ConfigArgs,
+    (what, field): (What, &str),
+    (dump, live): (&Value, &Value),
+    is_alone: bool,
+) -> Result<(), Error> {
     let all = dump.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
-    let resources: Vec<&Value> = all.iter().filter(|resource| is_wanted(resource, args)).collect();
-    if resources.is_empty() && !all.is_empty() {
+    let resources: Vec<&Value> = all.iter().filter(|resource| filter::is_wanted(resource, what, args)).collect();
+    if resources.is_empty() && !all.is_empty() && is_alone {
         let names: Vec<&str> = all.iter().map(tables::name).collect();
         let error = Error::failed(format!("none of the {} matches", count(all.len(), field.trim_end_matches('s'))));
         let near = args.resource.as_deref().and_then(|wanted| api::suggest::closest(wanted, names.iter().copied()));
@@ -139,31 +211,19 @@ fn show(app: &App, args: &ConfigArgs, dump: &Value, live: &Value) -> Result<(), 
         Format::Name => resources.iter().try_for_each(|resource| app.ui.line(tables::name(resource))),
         Format::Table | Format::Wide => {
             let is_wide = args.output == Format::Wide;
-            let table = match args.what {
+            let table = match what {
                 What::Listeners => tables::listeners(&resources, is_wide),
                 What::Routes => tables::routes(&resources, is_wide),
                 What::Clusters => tables::clusters(&resources, is_wide),
                 _ => tables::endpoints(&resources, live, app.ui.out),
             };
             if table.is_empty() {
-                app.ui.say(&format!("it has no {field}"));
+                app.ui.say(&format!("no {field}"));
                 return Ok(());
             }
-            app.ui.print(&table.to_text(true))?;
-            refused(app, dump);
-            Ok(())
+            app.ui.print(&table.to_text(true))
         }
     }
-}
-
-fn is_wanted(resource: &Value, args: &ConfigArgs) -> bool {
-    let name = tables::name(resource);
-    let by_name = args.resource.as_deref().is_none_or(|wanted| name.contains(wanted));
-    let by_port = args.port.is_none_or(|port| {
-        let port = port.to_string();
-        name.split(|c: char| !c.is_ascii_digit()).any(|number| number == port)
-    });
-    by_name && by_port
 }
 
 fn refused(app: &App, dump: &Value) {

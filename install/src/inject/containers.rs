@@ -35,6 +35,7 @@ pub(super) fn proxy(injection: &Injection, options: &Options, pod: &Value, owner
         if options.status_port != proxy_port::READINESS {
             env.push(json!({"name": "MESH_READINESS_PORT", "value": options.status_port.to_string()}));
         }
+        env.extend(options.telemetry.iter().map(|(name, value)| json!({"name": name, "value": value})));
     }
     json!({
         "name": PROXY_CONTAINER,

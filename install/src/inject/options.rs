@@ -19,7 +19,7 @@ const CLASSIC_TRAFFIC: &str = "traffic.sidecar.istio.io/";
 const CLASSIC: &str = "sidecar.istio.io/";
 
 /// Every annotation of ours on a pod.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 19] = [
     "sidecar.meshctl.io/inject",
     "sidecar.meshctl.io/status",
     "sidecar.meshctl.io/includeInboundPorts",
@@ -35,6 +35,10 @@ const NAMES: [&str; 15] = [
     "sidecar.meshctl.io/proxyMemory",
     "sidecar.meshctl.io/proxyCPULimit",
     "sidecar.meshctl.io/proxyMemoryLimit",
+    "sidecar.meshctl.io/accessLog",
+    "sidecar.meshctl.io/accessLogEncoding",
+    "sidecar.meshctl.io/accessLogFormat",
+    "sidecar.meshctl.io/traceSampling",
 ];
 
 /// What a pod asks of its sidecar.
@@ -45,6 +49,8 @@ pub(super) struct Options {
     pub(super) status_port: u16,
     pub(super) image: Option<String>,
     pub(super) resources: Resources,
+    /// Variables of the proxy about what it tells of traffic.
+    pub(super) telemetry: Vec<(&'static str, String)>,
 }
 
 /// Resources of the proxy's container.
@@ -101,7 +107,8 @@ impl Options {
             include_outbound_ranges: annotations.wanted_ranges("includeOutboundIPRanges")?,
             exclude_outbound_ranges: annotations.ranges("excludeOutboundIPRanges")?,
         };
-        Ok(Options { interception, status_port, image, resources })
+        let telemetry = annotations.telemetry()?;
+        Ok(Options { interception, status_port, image, resources, telemetry })
     }
 }
 
@@ -218,6 +225,28 @@ impl<'a> Annotations<'a> {
             return Err(found.refused("a container of the pod uses this port"));
         }
         Ok(port)
+    }
+
+    /// What the proxy is to tell of traffic. Whether a format can be followed the proxy says itself when it starts.
+    fn telemetry(&self) -> Result<Vec<(&'static str, String)>, Refusal> {
+        let is_share = |text: &str| text.parse().is_ok_and(|share: f64| (0.0..=100.0).contains(&share));
+        let is_something = |text: &str| !text.trim().is_empty();
+        let is_encoding = |text: &str| matches!(text, "text" | "json");
+        let known: [(&str, &'static str, fn(&str) -> bool, &str); 4] = [
+            ("accessLog", "MESH_ACCESS_LOG", is_something, "write a file, `/dev/stdout`, or `off`"),
+            ("accessLogEncoding", "MESH_ACCESS_LOG_ENCODING", is_encoding, "write `text` or `json`"),
+            ("accessLogFormat", "MESH_ACCESS_LOG_FORMAT", is_something, "leave it out for the default"),
+            ("traceSampling", "MESH_TRACE_SAMPLING", is_share, "write a percentage from 0 to 100"),
+        ];
+        let mut variables = Vec::new();
+        for (name, variable, is_right, hint) in known {
+            match self.find(name, OURS)? {
+                Some(found) if !is_right(found.value) => return Err(found.refused(hint)),
+                Some(found) => variables.push((variable, found.value.to_owned())),
+                None => {}
+            }
+        }
+        Ok(variables)
     }
 
     fn quantity(&self, name: &str, is_right: fn(&str) -> bool) -> Result<Option<String>, Refusal> {

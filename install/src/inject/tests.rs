@@ -266,3 +266,28 @@ fn taking_the_sidecar_out_gives_the_object_back() {
     assert_eq!(remove_object(&injected(&deployment())), Some(deployment()));
     assert_eq!(remove_object(&deployment()), None);
 }
+
+#[test]
+fn what_the_proxy_tells_of_traffic_is_asked_for_by_annotations() {
+    let annotated = |name: &str, value: &str| {
+        let mut object = deployment();
+        object["spec"]["template"]["metadata"]["annotations"] = json!({format!("sidecar.meshctl.io/{name}"): value});
+        object
+    };
+    for (name, value, variable) in [
+        ("accessLog", "off", "MESH_ACCESS_LOG"),
+        ("accessLogEncoding", "json", "MESH_ACCESS_LOG_ENCODING"),
+        ("accessLogFormat", "%DURATION%", "MESH_ACCESS_LOG_FORMAT"),
+        ("traceSampling", "0.1", "MESH_TRACE_SAMPLING"),
+    ] {
+        let object = injected(&annotated(name, value));
+        let env = object["spec"]["template"]["spec"]["initContainers"][1]["env"].as_array().expect("a list").clone();
+        assert!(env.contains(&json!({"name": variable, "value": value})), "{env:?}");
+    }
+    for (name, value) in
+        [("accessLog", ""), ("accessLogEncoding", "xml"), ("accessLogFormat", " "), ("traceSampling", "101")]
+    {
+        let refused = inject_object(&annotated(name, value), &injection());
+        assert!(matches!(&refused, Err(Refusal::Annotation { key, .. }) if key.ends_with(name)), "{refused:?}");
+    }
+}

@@ -1,4 +1,4 @@
-//! What the data path has and loses beside traffic: idle connections, the access log, and the threads that serve it.
+//! What the data path has and loses beside traffic: idle connections, and lines of the access log.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,54 +8,32 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use tokio::runtime::Handle;
 
 use crate::data::DataPath;
 
-/// The state of a data path and of the runtime that it is served by.
+/// The state of a data path.
 #[derive(Debug)]
-pub struct PathMetrics {
-    /// The data path.
-    pub path: Arc<DataPath>,
-    /// Where it runs.
-    pub runtime: Handle,
-}
+pub struct PathMetrics(pub Arc<DataPath>);
 
 impl Collector for PathMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let runtime = self.runtime.metrics();
         let gauges = [
             (
                 "mesh_upstream_connections_idle",
                 "Upstream connections that wait for a request",
-                self.path.idle_upstreams(),
+                self.0.idle_upstreams(),
             ),
             (
                 "mesh_h2_upstream_connections",
                 "Connections to upstreams that speak HTTP/2, which requests share",
-                self.path.h2_upstreams(),
-            ),
-            ("mesh_runtime_workers", "Threads that serve connections", runtime.num_workers()),
-            (
-                "mesh_runtime_tasks",
-                "Tasks that have not ended: connections, and what the proxy does beside",
-                runtime.num_alive_tasks(),
-            ),
-            (
-                "mesh_runtime_queued_tasks",
-                "Tasks that wait in the queue that all threads share",
-                runtime.global_queue_depth(),
+                self.0.h2_upstreams(),
             ),
         ];
         for (name, help, value) in gauges {
             let value = i64::try_from(value).unwrap_or(i64::MAX);
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        let busy: f64 = (0..runtime.num_workers()).map(|at| runtime.worker_total_busy_duration(at).as_secs_f64()).sum();
-        let help = "Time that the threads have spent on tasks";
-        let seconds = ConstCounter::new(busy);
-        seconds.encode(encoder.encode_descriptor("mesh_runtime_busy_seconds", help, None, MetricType::Counter)?)?;
-        let Some(log) = self.path.access_log() else { return Ok(()) };
+        let Some(log) = self.0.access_log() else { return Ok(()) };
         let counters = [
             (
                 "mesh_access_log_dropped",

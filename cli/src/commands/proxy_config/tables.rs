@@ -289,14 +289,14 @@ fn states(live: &Value) -> BTreeMap<(&str, String), &Value> {
 }
 
 /// The parts of a cluster's name: `outbound|9080|version=v1|reviews.default.svc.cluster.local`.
-struct Parts<'a> {
-    host: &'a str,
+pub(super) struct Parts<'a> {
+    pub(super) host: &'a str,
     port: &'a str,
-    labels: &'a str,
+    pub(super) labels: &'a str,
 }
 
 impl<'a> Parts<'a> {
-    fn of(name: &'a str) -> Self {
+    pub(super) fn of(name: &'a str) -> Self {
         let parts: Vec<&str> = name.split('|').collect();
         match parts.as_slice() {
             ["outbound", port, labels, host] => Parts { host, port, labels },

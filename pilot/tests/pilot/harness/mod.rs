@@ -57,7 +57,7 @@ impl Mesh {
         let mut settings = Settings::read(flags, &runtime::settings::Env::of([])).expect("defaults");
         settings.listen = Listen { xds: anywhere, webhooks: anywhere, debug: anywhere };
         settings.certificates = directory.path().to_owned();
-        let pilot = Pilot::start(settings, api.client()).await.unwrap_or_else(|failure| panic!("{failure}"));
+        let pilot = Pilot::start(settings, api.client(), None).await.unwrap_or_else(|failure| panic!("{failure}"));
         let mut ready = pilot.snapshots.changes();
         within(ready.wait_for(|serial| *serial > 0)).await.expect("Pilot runs");
         Mesh { api, pilot, root: made.ca_pem, _certificates: directory }
