@@ -134,21 +134,32 @@ fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> 
         ..Default::default()
     }
     .encode_to_vec();
-    let metadata = wire::mesh_metadata(&[
-        ("host", Meta::Text(service.host.as_str())),
-        ("name", Meta::Text(&service.key.name)),
-        ("namespace", Meta::Text(&service.key.namespace)),
-    ]);
-    wire::field(&mut body, 25, &metadata);
+    wire::field(&mut body, 25, &service_metadata(service));
     Some(wire::resource(Kind::Cluster, text, body))
 }
 
 /// The cluster of one of the workload's own ports.
-fn of_inbound(model: &Model, port: &inbound::InboundPort) -> Resource {
-    original_dst(model, &inbound::cluster_name(port.number), port.protocol)
+fn of_inbound(model: &Model, port: &inbound::InboundPort<'_>) -> Resource {
+    let name = inbound::cluster_name(port.number);
+    let mut body = original_dst_body(model, &name, port.protocol);
+    wire::field(&mut body, 25, &service_metadata(port.service));
+    wire::resource(Kind::Cluster, name, body)
+}
+
+/// What telemetry says of the service that a cluster belongs to.
+fn service_metadata(service: &Service) -> Vec<u8> {
+    wire::mesh_metadata(&[
+        ("host", Meta::Text(service.host.as_str())),
+        ("name", Meta::Text(&service.key.name)),
+        ("namespace", Meta::Text(&service.key.namespace)),
+    ])
 }
 
 fn original_dst(model: &Model, name: &str, protocol: Protocol) -> Resource {
+    wire::resource(Kind::Cluster, name.to_owned(), original_dst_body(model, name, protocol))
+}
+
+fn original_dst_body(model: &Model, name: &str, protocol: Protocol) -> Vec<u8> {
     let body = pb::Cluster {
         name: name.to_owned(),
         cluster_discovery_type: discovery(pb::cluster::DiscoveryType::OriginalDst),
@@ -158,7 +169,7 @@ fn original_dst(model: &Model, name: &str, protocol: Protocol) -> Resource {
         typed_extension_protocol_options: protocol::options(protocol, Role::Sidecar, None).into_iter().collect(),
         ..Default::default()
     };
-    wire::resource(Kind::Cluster, name.to_owned(), body.encode_to_vec())
+    body.encode_to_vec()
 }
 
 fn blackhole(model: &Model) -> Resource {

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
-use api::model::{Model, Node, Protocol};
+use api::model::{Model, Node, Protocol, Service};
 
 /// A port at which a workload serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct InboundPort {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InboundPort<'m> {
     /// The port at the workload.
     pub(super) number: NonZeroU16,
     /// What is spoken there.
     pub(super) protocol: Protocol,
+    /// The service that it belongs to, for telemetry; the first, if there are several.
+    pub(super) service: &'m Service,
 }
 
 /// Name of a port's cluster, and of its inline route configuration.
@@ -24,8 +26,8 @@ pub(super) fn cluster_name(port: NonZeroU16) -> String {
 /// A workload that is not ready is no endpoint yet, so a port that it declares counts as soon as another endpoint of
 /// the service has it, or the service itself does: the listener then stays the same when the workload becomes ready.
 /// Where two services say different things of one port it is found out by the first bytes.
-pub(super) fn ports(model: &Model, node: &Node) -> Vec<InboundPort> {
-    let mut ports: BTreeMap<NonZeroU16, Protocol> = BTreeMap::new();
+pub(super) fn ports<'m>(model: &'m Model, node: &Node) -> Vec<InboundPort<'m>> {
+    let mut ports: BTreeMap<NonZeroU16, (Protocol, &Service)> = BTreeMap::new();
     for host in &node.services {
         let Some(service) = model.services.get(host) else { continue };
         let endpoints = model.endpoints.get(host).map_or(&[][..], |endpoints| endpoints);
@@ -37,12 +39,13 @@ pub(super) fn ports(model: &Model, node: &Node) -> Vec<InboundPort> {
             let is_endpoint = own.clone().next().is_some();
             let numbers: Vec<_> = own.map(|e| e.port).chain(others.filter(|_| !is_endpoint)).collect();
             for number in numbers {
-                let known = ports.entry(number).or_insert(port.protocol);
+                let (known, _) = ports.entry(number).or_insert((port.protocol, service));
                 if *known != port.protocol {
                     *known = Protocol::Auto;
                 }
             }
         }
     }
-    ports.into_iter().map(|(number, protocol)| InboundPort { number, protocol }).collect()
+    let port = |(number, (protocol, service))| InboundPort { number, protocol, service };
+    ports.into_iter().map(port).collect()
 }

@@ -156,7 +156,7 @@ fn inbound(model: &Model, node: &Node) -> Resource {
     resource(listener)
 }
 
-fn inbound_chains(port: &InboundPort) -> Vec<pb::FilterChain> {
+fn inbound_chains(port: &InboundPort<'_>) -> Vec<pb::FilterChain> {
     let cluster = inbound::cluster_name(port.number);
     let at_port = pb::FilterChainMatch {
         destination_port: Some(protobuf::UInt32Value { value: port.number.get().into() }),

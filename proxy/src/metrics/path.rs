@@ -18,11 +18,7 @@ pub struct PathMetrics(pub Arc<DataPath>);
 impl Collector for PathMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let gauges = [
-            (
-                "mesh_upstream_connections_idle",
-                "Upstream connections that wait for a request",
-                self.0.idle_upstreams(),
-            ),
+            ("mesh_upstream_connections_idle", "Upstream connections that wait for a request", self.0.idle_upstreams()),
             (
                 "mesh_h2_upstream_connections",
                 "Connections to upstreams that speak HTTP/2, which requests share",

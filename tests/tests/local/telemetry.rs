@@ -23,7 +23,7 @@ pub(crate) fn the_metrics_of_proxies_and_pilot_pass_promtools_linter(mesh: &Mesh
     }
     let _ = mesh.browser().get("/productpage", &[]).expect("the gateway answers");
     let _ = mesh.browser().get("/nowhere", &[]).expect("the gateway answers");
-    let pilot = ["local", "exec", "deploy/mesh-pilot", "-n", "mesh-system", "-c", "mesh-pilot", "--", "curl", "-k"];
+    let pilot = ["local", "exec", "deploy/mesh-pilot", "-n", "mesh-system", "-c", "pilot", "--", "curl", "-k"];
     let pilot = [&pilot[..], &["-s", "-S", "--fail", "https://127.0.0.1:15014/metrics"]].concat();
     let pilot = mesh.meshctl(&pilot).ok().stdout;
     for (whose, text, holds) in
