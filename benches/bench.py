@@ -8,20 +8,22 @@ usage: benches/bench.py [CASE ...]       (all unless named)
   tcp       opaque TCP: small messages, and 1 MiB at a time      rate      added median latency at 1,000 requests/s
   idle      memory of idle connections, 10,000 of them           routes    10,000 routes, clusters and endpoints beside one
   mesh      the mesh on one machine: start, a rule's way to all proxies, sidecars at rest, start of meshctl
+  crowd     100 pods on one machine: time until all are ready, CPU and memory by then
 
 CPU is the scheduler's run time of all threads of the proxy processes alone, divided by the requests that the client
 counted; rounds are interleaved; median (min-max). Access logs are on. One worker per proxy, proxies on the last core,
 client and backend on the first.
 
 Environment: PROFILE_DIR (target/release), ENVOY (target/envoy/bin/envoy), NGINX, WRK, H2LOAD; SECS per round (2), ROUNDS (5),
-IDLE connections (10000). Only ratios within one run mean anything: machines are shared."""
+IDLE connections (10000), PODS of a crowd (100). Only ratios within one run mean anything: machines are shared."""
 import sys
 
+import crowd
 import machine
 import mesh
 import paths
 
-CASES = {**paths.CASES, "mesh": mesh.measure}
+CASES = {**paths.CASES, "mesh": mesh.measure, "crowd": crowd.measure}
 
 
 def main(names):

@@ -409,6 +409,11 @@ fn refused(status: &Status) -> Error {
     }
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match code {
+        StatusCode::INSUFFICIENT_STORAGE => {
+            Error::failed("the mesh's disk is full, so nothing was changed").because(what).hint(
+                "what runs goes on; free space on that disk, and run the command again",
+            )
+        }
         StatusCode::UNAUTHORIZED => Error::failed("the API server does not accept the credentials").because(what),
         StatusCode::FORBIDDEN if status.reason == "Forbidden" && what.contains("cannot") => {
             Error::failed(what).hint("ask the cluster's administrator for this permission")

@@ -254,7 +254,7 @@ async fn pod_of(
 
 /// The one object of a list whose pods are labelled `app=NAME`: `deploy/productpage` means `productpage-v1` when there
 /// is no other version of it.
-fn of_app(list: &Value, name: &str) -> Option<Value> {
+pub(crate) fn of_app(list: &Value, name: &str) -> Option<Value> {
     let is_of_app = |object: &&Value| text(object, &["spec", "template", "metadata", "labels", "app"]) == Some(name);
     let mut found = items(list).filter(is_of_app);
     match (found.next(), found.next()) {

@@ -12,7 +12,7 @@ use futures_util::{StreamExt, stream};
 use runtime::Tasks;
 use serde_json::Value;
 
-use crate::api::{Api, ApiError, ApiResult, Event, Reason, Selection, Store, Watch, object};
+use crate::api::{Api, ApiError, ApiResult, Change, Event, Reason, Selection, Store, Watch, object};
 
 mod definitions;
 mod deployments;
@@ -142,6 +142,22 @@ fn keys(store: &Store, resource: &str) -> Vec<Key> {
 fn owner(object: &Value, kind: &str) -> Option<Key> {
     let owner = object::controller(object)?;
     (owner["kind"] == kind).then(|| (object::namespace(object).to_owned(), object::text(owner, "/name").to_owned()))
+}
+
+/// Whether a pod has changed in a way that others than its node can see: most changes of its status are steps of its
+/// containers.
+fn concerns_others(event: &Event) -> bool {
+    let Some(before) = &event.previous else { return true };
+    let after = &event.object;
+    let condition = |pod: &Value| object::has_condition(pod, "Ready");
+    event.change == Change::Deleted
+        || condition(before) != condition(after)
+        || object::is_deleting(before) != object::is_deleting(after)
+        || before["metadata"]["labels"] != after["metadata"]["labels"]
+        || before["metadata"]["ownerReferences"] != after["metadata"]["ownerReferences"]
+        || ["/status/phase", "/status/podIP", "/spec/nodeName"]
+            .iter()
+            .any(|field| object::text(before, field) != object::text(after, field))
 }
 
 fn is_controlled_by(object: &Value, owner: &Value) -> bool {

@@ -7,5 +7,5 @@ pub mod platform;
 pub mod supervisor;
 mod sys;
 
-pub use node::{Images, ImagesError};
+pub use node::{Images, ImagesError, changed_programs};
 pub use supervisor::{Options, SuperviseError, supervise};

@@ -1,9 +1,11 @@
 //! The node: turns pods into processes.
 
+mod clock;
 mod command;
 mod container;
 mod context;
 mod env;
+mod farewell;
 mod follow;
 mod images;
 mod launcher;
@@ -13,7 +15,9 @@ mod netns;
 mod network;
 mod pod;
 mod probe;
+mod probe_grpc;
 mod probe_tls;
+mod programs;
 mod services;
 mod state;
 mod streams;
@@ -38,6 +42,7 @@ pub(crate) use launcher::{Launcher, fork_launcher};
 pub(crate) use network::{API_ADDRESS, Network, set_up_root};
 use pod::{Wish, Worker};
 pub(crate) use probe_tls::ProbeTls;
+pub use programs::changed_programs;
 pub(crate) use services::{FromHost, HostSockets, ServicesError, start as start_services};
 pub(crate) use streams::NodeStreams;
 pub(crate) use volumes::Tokens;
@@ -127,6 +132,8 @@ pub(crate) async fn run(shared: Arc<Shared>, token: CancellationToken) -> Result
             running
         });
     }
+    // Says that the node ends: nobody tries again what the disk refuses.
+    shared.tracker.close();
     drop(shared);
     for (_, (wish, task)) in workers {
         let task: tokio::task::JoinHandle<()> = task;

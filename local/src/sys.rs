@@ -159,6 +159,15 @@ pub(crate) fn install_descriptor(from: BorrowedFd<'_>, to: RawFd) -> io::Result<
 
 /// Makes a mount and everything mounted below it read-only (and without set-user-ID programs).
 pub(crate) fn make_read_only(path: &Path) -> io::Result<()> {
+    restrict(path, libc::AT_RECURSIVE)
+}
+
+/// Makes a mount read-only, but none that is mounted below it.
+pub(crate) fn make_only_this_read_only(path: &Path) -> io::Result<()> {
+    restrict(path, 0)
+}
+
+fn restrict(path: &Path, flags: libc::c_int) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     let attributes = libc::mount_attr {
@@ -173,7 +182,7 @@ pub(crate) fn make_read_only(path: &Path) -> io::Result<()> {
             libc::SYS_mount_setattr,
             libc::AT_FDCWD,
             path.as_ptr(),
-            libc::AT_RECURSIVE,
+            flags,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )

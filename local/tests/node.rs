@@ -368,3 +368,36 @@ async fn dns_answers_for_the_cluster_and_fails_fast_for_what_it_cannot_know() {
     assert!(begun.elapsed() < Duration::from_secs(15), "a name of nobody took {:?}", begun.elapsed());
     mesh.stop().await;
 }
+
+#[tokio::test]
+async fn a_read_only_root_refuses_writing_but_into_volumes() {
+    let mesh = Mesh::start().await;
+    let volume = json!([{"name": "data", "mountPath": "/data"}]);
+    mesh.run(
+        "p",
+        json!({
+            "containers": [
+                {"name": "fixed", "image": "test", "args": ["serve", "8080", "x"], "volumeMounts": volume,
+                 "securityContext": {"readOnlyRootFilesystem": true}},
+                {"name": "free", "image": "test", "args": ["serve", "8081", "x"]},
+            ],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        }),
+    )
+    .await;
+    mesh.ready("p").await;
+    for (container, path, expected) in [
+        ("fixed", "/data/file", true),
+        ("fixed", "/file", false),
+        ("fixed", "/tmp/file", false),
+        ("fixed", "/run/file", false),
+        ("free", "/file", true),
+        ("free", "/tmp/file", true),
+        ("free", "/usr/file", false),
+    ] {
+        let (said, succeeded) = mesh.exec("p", container, &["sh", "-c", &format!("echo x > {path}")]).await;
+        assert_eq!(succeeded, expected, "{container} {path}: {said}");
+        assert!(succeeded || said.contains("Read-only file system"), "{said}");
+    }
+    mesh.stop().await;
+}

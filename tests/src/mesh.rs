@@ -11,6 +11,8 @@ use crate::programs::{Ran, program, repository, run, run_with_input};
 pub struct Mesh {
     name: String,
     gateway: String,
+    /// Words before each command line, as those of a program that enters a namespace.
+    before: Vec<String>,
 }
 
 impl Mesh {
@@ -21,9 +23,19 @@ impl Mesh {
     /// With what `meshctl` printed, when it does not start.
     #[must_use]
     pub fn with_bookinfo(name: &str) -> Self {
-        let mut mesh = Mesh { name: format!("{name}-{}", std::process::id()), gateway: String::new() };
-        let file = repository().join("samples/bookinfo/bookinfo.yaml");
-        mesh.up(&["-f", &file.to_string_lossy()]);
+        Mesh::with(name, &["-f", &Mesh::sample("bookinfo.yaml")], &[])
+    }
+
+    /// Starts a mesh of this name with these arguments of `local up`; `before` stands before every command line.
+    ///
+    /// # Panics
+    ///
+    /// With what `meshctl` printed, when it does not start.
+    #[must_use]
+    pub fn with(name: &str, arguments: &[&str], before: &[&str]) -> Self {
+        let before = before.iter().map(|word| (*word).to_owned()).collect();
+        let mut mesh = Mesh { name: format!("{name}-{}", std::process::id()), gateway: String::new(), before };
+        mesh.up(arguments);
         mesh
     }
 
@@ -72,8 +84,10 @@ impl Mesh {
     /// `meshctl` on this mesh, not started yet.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("meshctl"));
-        command.arg("--name").arg(&self.name).args(arguments);
+        let meshctl = program("meshctl").to_string_lossy().into_owned();
+        let mut words = self.before.iter().chain([&meshctl]);
+        let mut command = Command::new(words.next().unwrap_or(&meshctl));
+        command.args(words).arg("--name").arg(&self.name).args(arguments);
         command
     }
 

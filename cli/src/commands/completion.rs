@@ -94,6 +94,9 @@ fn command() -> clap::Command {
         (&["proxy-status"], "pod", pods),
         (&["local", "exec"], "pod", pods),
         (&["local", "logs"], "pod", pods),
+        (&["local", "port-forward"], "pod", pods_or_services),
+        (&["local", "scale"], "targets", deployments),
+        (&["local", "restart"], "targets", deployments),
         (&[], "namespace", namespaces),
         (&[], "context", contexts),
         (&[], "mesh", meshes),
@@ -220,6 +223,21 @@ fn pods(current: &OsStr) -> Vec<CompletionCandidate> {
         Ok(items(&list).map(word).collect())
     });
     starting(current, found.into_iter().chain(["deploy/".to_owned()]))
+}
+
+/// Pods, Deployments, and after `svc/` Services.
+fn pods_or_services(current: &OsStr) -> Vec<CompletionCandidate> {
+    let services = starting(current, ["svc/".to_owned()]);
+    pods(current).into_iter().chain(services).collect()
+}
+
+/// Deployments of the namespace that is meant, as `deploy/NAME` or bare.
+fn deployments(current: &OsStr) -> Vec<CompletionCandidate> {
+    let names = names_of("deployments");
+    match current.to_string_lossy().split_once('/') {
+        Some((kind, _)) => starting(current, names.into_iter().map(|name| format!("{kind}/{name}"))),
+        None => starting(current, names.iter().cloned().chain(names.iter().map(|name| format!("deploy/{name}")))),
+    }
 }
 
 fn namespaces(current: &OsStr) -> Vec<CompletionCandidate> {

@@ -2,13 +2,20 @@
 
 mod down;
 mod exec;
+mod export;
+mod failures;
+mod forward;
+mod kubeconfig;
 mod logs;
 mod progress;
+mod restart;
+mod scale;
 mod start;
 mod status;
 mod streams;
 mod supervise;
 mod up;
+mod workloads;
 
 use std::path::PathBuf;
 
@@ -31,6 +38,8 @@ Examples:
   # See how it is, and call a service from within
   meshctl local status
   meshctl local exec deploy/productpage -- curl -s reviews:9080/reviews/0
+  # After a build: replace what has changed, without a failed request
+  meshctl local restart --wait
   # Stop it; it comes back as it was with `local up`
   meshctl local down";
 
@@ -57,22 +66,16 @@ enum LocalCommand {
     Exec(exec::ExecArgs),
     /// Shows what a container has written
     Logs(logs::LogsArgs),
-    /// Prints the path of the kubeconfig
-    Kubeconfig(KubeconfigArgs),
-}
-
-const KUBECONFIG_EXAMPLES: &str = "\
-Examples:
-  # Use kubectl on the mesh
-  KUBECONFIG=$(meshctl local kubeconfig) kubectl get pods,routerules -A";
-
-/// Arguments of `local kubeconfig`.
-#[derive(Debug, Args)]
-#[command(after_help = KUBECONFIG_EXAMPLES)]
-struct KubeconfigArgs {
-    /// Print its text instead of its path
-    #[arg(long)]
-    raw: bool,
+    /// Changes how many pods a Deployment has
+    Scale(scale::ScaleArgs),
+    /// Replaces pods by new ones without a failed request, as after a build
+    Restart(restart::RestartArgs),
+    /// Leads ports of this machine into a pod
+    PortForward(forward::ForwardArgs),
+    /// Prints the path of the kubeconfig, or adds it to yours
+    Kubeconfig(kubeconfig::KubeconfigArgs),
+    /// Prints what was made in the mesh, as a file that can be applied again
+    Export(export::ExportArgs),
 }
 
 /// A local mesh by name and place; it may run or not.
@@ -135,6 +138,13 @@ impl Mesh {
         self.running()?;
         Cluster::open(&context::local(&self.name, &self.dir)?).await
     }
+
+    /// As [`Mesh::cluster`], and says which mesh it is.
+    async fn cluster_to_change(&self, app: &App) -> Result<Cluster, Error> {
+        let cluster = self.cluster().await?;
+        app.ui.say(&app.ui.err.dim(&format!("on {}", cluster.description)));
+        Ok(cluster)
+    }
 }
 
 /// Runs a command on a local mesh.
@@ -149,19 +159,20 @@ pub fn run(app: &App, args: LocalArgs) -> Result<(), Error> {
         LocalCommand::Down(args) => down::run(app, &mesh, &args),
         LocalCommand::Exec(args) => exec::run(app, &mesh, args),
         LocalCommand::Logs(args) => logs::run(app, &mesh, &args),
-        LocalCommand::Kubeconfig(args) => kubeconfig(app, &mesh, &args),
+        LocalCommand::Scale(args) => scale::run(app, &mesh, &args),
+        LocalCommand::Restart(args) => restart::run(app, &mesh, &args),
+        LocalCommand::PortForward(args) => forward::run(app, &mesh, &args),
+        LocalCommand::Kubeconfig(args) => kubeconfig::run(app, &mesh, &args),
+        LocalCommand::Export(args) => export::run(app, &mesh, &args),
     }
 }
 
-fn kubeconfig(app: &App, mesh: &Mesh, args: &KubeconfigArgs) -> Result<(), Error> {
-    let path = mesh.dir.join("kubeconfig");
-    if !path.exists() {
-        return Err(mesh.not_running());
+/// Why the objects of a mesh cannot be read, with the way out.
+fn journal_error(error: &local::api::OpenError) -> Error {
+    let words = std::iter::successors(std::error::Error::source(error), |it| it.source())
+        .fold(error.to_string(), |words, cause| format!("{words}: {cause}"));
+    match words.split_once("\nhint: ") {
+        Some((what, hint)) => Error::failed(what).hint(hint),
+        None => Error::failed(words),
     }
-    if args.raw {
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| Error::failed(format!("cannot read {}: {}", path.display(), crate::error::io_words(&e))))?;
-        return app.ui.print(&text);
-    }
-    app.ui.line(&path.display().to_string())
 }

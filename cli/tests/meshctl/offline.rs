@@ -25,6 +25,10 @@ fn help_of_every_command_has_examples_and_exit_codes() {
         &["local", "exec"],
         &["local", "logs"],
         &["local", "kubeconfig"],
+        &["local", "scale"],
+        &["local", "restart"],
+        &["local", "port-forward"],
+        &["local", "export"],
     ];
     let home = Home::new();
     for command in commands {
@@ -203,4 +207,94 @@ fn a_reader_that_goes_away_is_no_failure() {
     let output = child.wait_with_output().expect("ends");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
+}
+
+/// A kubeconfig as people have them.
+const THEIRS: &str = "\
+apiVersion: v1
+kind: Config
+current-context: work
+clusters:
+- name: work
+  cluster: {server: https://work.example.com, certificate-authority-data: d29yaw==}
+users:
+- name: ann
+  user: {token: secret}
+contexts:
+- name: work
+  context: {cluster: work, user: ann, namespace: shop}
+preferences: {colors: true}
+extensions:
+- name: theirs
+  extension: {kept: yes}
+";
+
+/// A home with a local mesh that has run, and does not run now.
+fn with_a_mesh() -> Home {
+    let home = Home::new();
+    let state = home.path().join(".local/state/meshctl/default");
+    std::fs::create_dir_all(&state).expect("made");
+    let ours = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "mesh-default",
+        "clusters": [{"name": "mesh-default", "cluster": {"server": "https://127.0.0.1:1", "certificate-authority-data": "b3Vycw=="}}],
+        "users": [{"name": "mesh-default", "user": {"client-key-data": "a2V5"}}],
+        "contexts": [{"name": "mesh-default", "context": {"cluster": "mesh-default", "user": "mesh-default"}}]}"#;
+    std::fs::write(state.join("kubeconfig"), ours).expect("written");
+    home
+}
+
+fn yaml(path: &std::path::Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(path).expect("a file");
+    api::yaml::parse("it", &text).0.first().expect("one document").to_json()
+}
+
+#[test]
+fn a_mesh_is_merged_into_a_kubeconfig_and_taken_out_again() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = with_a_mesh();
+    let config = home.path().join(".kube/config");
+    std::fs::create_dir_all(config.parent().expect("a directory")).expect("made");
+    std::fs::write(&config, THEIRS).expect("written");
+    let before = yaml(&config);
+    for arguments in [&["--merge"][..], &["--merge", "--set-current"], &["--merge", "--set-current"]] {
+        let ran = home.run(&[&["local", "kubeconfig"][..], arguments].concat());
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, "mesh-default\n"), "{ran:?}");
+    }
+    let merged = yaml(&config);
+    assert_eq!(merged["current-context"], "mesh-default");
+    for list in ["clusters", "users", "contexts"] {
+        let entries = merged[list].as_array().expect("a list");
+        assert_eq!(entries.len(), 2, "{list}: merging again adds nothing");
+        assert_eq!(entries[0], before[list][0], "{list}");
+    }
+    assert_eq!((&merged["preferences"], &merged["extensions"]), (&before["preferences"], &before["extensions"]));
+    let mode = std::fs::metadata(&config).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it holds a key");
+
+    let ran = home.run(&["local", "down"]);
+    assert!(ran.code == 0 && ran.stderr.contains("removed context `mesh-default` from HOME/.kube/config"), "{ran:?}");
+    assert_eq!(yaml(&config), before);
+    assert!(!home.run(&["local", "down"]).stderr.contains("removed"), "once is enough");
+}
+
+#[test]
+fn a_kubeconfig_that_cannot_be_merged_into_is_left_as_it_is() {
+    let home = with_a_mesh();
+    let path = home.path().join("config");
+    let foreign = THEIRS.replace("name: work", "name: mesh-default");
+    for (text, word) in [
+        (foreign.as_str(), "another cluster `mesh-default`"),
+        ("clusters: [", "is not a kubeconfig"),
+        ("- a list", "is not a kubeconfig"),
+    ] {
+        std::fs::write(&path, text).expect("written");
+        let ran = home.run(&["local", "kubeconfig", "--merge=config"]);
+        assert!(ran.code == 1 && ran.stderr.contains(word), "{word}: {ran:?}");
+        assert_eq!(std::fs::read_to_string(&path).expect("there"), text);
+    }
+    std::fs::remove_file(&path).expect("removed");
+    let ran = home.run(&["local", "kubeconfig", "--merge=config"]);
+    assert_eq!(ran.code, 0, "one that is not there is made: {ran:?}");
+    assert_eq!(yaml(&path)["contexts"][0]["name"], "mesh-default");
+    let ran = home.run(&["local", "kubeconfig", "--set-current"]);
+    assert!(ran.code == 2 && ran.stderr.contains("--merge"), "{ran:?}");
 }

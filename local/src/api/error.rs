@@ -35,6 +35,8 @@ pub enum Reason {
     InternalError,
     /// Not now.
     ServiceUnavailable,
+    /// The disk is full.
+    InsufficientStorage,
 }
 
 impl Reason {
@@ -55,6 +57,7 @@ impl Reason {
             Self::InternalError => 500,
             Self::ServiceUnavailable => 503,
             Self::Timeout => 504,
+            Self::InsufficientStorage => 507,
         }
     }
 
@@ -75,6 +78,7 @@ impl Reason {
             Self::Timeout => "Timeout",
             Self::InternalError => "InternalError",
             Self::ServiceUnavailable => "ServiceUnavailable",
+            Self::InsufficientStorage => "InsufficientStorage",
         }
     }
 }

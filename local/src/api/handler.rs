@@ -212,7 +212,10 @@ pub(super) async fn read(headers: &HeaderMap, body: Incoming) -> ApiResult<Value
     let content_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or("application/json");
     let media = content_type.split(';').next().unwrap_or_default().trim();
     if !(media.ends_with("json") || media.ends_with("yaml") || media.is_empty()) {
-        let message = format!("the body of the request was in an unknown format: {media}; send JSON or YAML");
+        let mut message = format!("the body of the request was in an unknown format: {media}; send JSON or YAML");
+        if media.ends_with("protobuf") {
+            message.push_str(" (with kubectl: add `--dry-run=client -o yaml | kubectl apply -f -` to the command)");
+        }
         return Err(ApiError::new(Reason::UnsupportedMediaType, message));
     }
     let bytes = match Limited::new(body, MAX_BODY).collect().await {

@@ -14,6 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+mod salvage;
+
+pub use salvage::{Lost, Saved};
+pub(crate) use salvage::{read_only, salvage};
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -37,9 +42,9 @@ pub enum OpenError {
     },
     /// Something in the middle is not what was written.
     #[error(
-        "the journal {} is damaged at byte {offset}: {what}; nothing was changed. To go on with what was written before \
-         the damage: `truncate -s {offset} {}`; to start afresh: move the file away",
-        path.display(), path.display()
+        "the journal {} is damaged at byte {offset}: {what}; nothing was changed\nhint: the same `meshctl local up` with \
+         --recover keeps a copy of it and goes on with everything that can be read",
+        path.display()
     )]
     Damaged {
         /// Which file.
@@ -111,13 +116,7 @@ impl Journal {
     /// Opens or makes the journal, checks every line, and cuts off a torn last one.
     pub(crate) fn open(path: &Path) -> Result<Replay, OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
-        let lock_path = path.with_extension("lock");
-        let lock = private().create(true).truncate(false).write(true).open(&lock_path).map_err(io)?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse { path: path.to_owned() }),
-            Err(error) => return Err(io(error.into())),
-        }
+        let lock = lock(path)?;
         let mut file = private().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
             write_header(&mut file, 0, 2).map_err(io)?;
@@ -146,6 +145,11 @@ impl Journal {
     /// The resource version that the next change will have.
     pub(crate) fn next_version(&self) -> u64 {
         self.offset + (self.length - self.changes_at)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Size of the file.
@@ -181,18 +185,14 @@ impl Journal {
     pub(crate) fn compact<'a>(&mut self, objects: impl Iterator<Item = (&'a str, &'a Value)>) -> std::io::Result<()> {
         let next = self.next_version();
         let temporary = self.path.with_extension("compacting");
-        let objects: Vec<_> = objects.collect();
-        let mut file = private().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-        let mut length = write_header(&mut file, objects.len() as u64, next)?;
-        let mut writer = BufWriter::with_capacity(1 << 16, file);
-        for (resource, object) in objects {
-            let line = line(&Record { change: Change::Added, resource: resource.to_owned(), object })?;
-            writer.write_all(&line)?;
-            length += line.len() as u64;
-        }
-        let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &self.path)?;
+        let written = write_whole(&temporary, &objects.collect::<Vec<_>>(), next).and_then(|written| {
+            std::fs::rename(&temporary, &self.path)?;
+            Ok(written)
+        });
+        let (file, length) = written.inspect_err(|_| {
+            // On a full disk a half-written file would take the place that is missing.
+            let _ = std::fs::remove_file(&temporary);
+        })?;
         sync_directory(&self.path)?;
         self.file = Arc::new(file);
         self.syncer.replace(self.file.clone());
@@ -264,6 +264,32 @@ fn read(path: &Path, file: &File) -> Result<Lines, OpenError> {
         Some(header) if lines.objects.len() as u64 == header.objects => Ok(lines),
         _ => Err(damaged(lines.end, "the part written by the last compaction is cut short".into())),
     }
+}
+
+/// Takes the lock that belongs to a journal.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), source };
+    let lock = private().create(true).truncate(false).write(true).open(path.with_extension("lock")).map_err(io)?;
+    match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(error) => Err(io(error.into())),
+    }
+}
+
+/// Writes a journal that holds only `objects`, and brings it to the disk; returns its length too.
+fn write_whole(path: &Path, objects: &[(&str, &Value)], next: u64) -> std::io::Result<(File, u64)> {
+    let mut file = private().read(true).write(true).create(true).truncate(true).open(path)?;
+    let mut length = write_header(&mut file, objects.len() as u64, next)?;
+    let mut writer = BufWriter::with_capacity(1 << 16, file);
+    for (resource, object) in objects {
+        let line = line(&Record { change: Change::Added, resource: (*resource).to_owned(), object: *object })?;
+        writer.write_all(&line)?;
+        length += line.len() as u64;
+    }
+    let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok((file, length))
 }
 
 fn write_header(file: &mut File, objects: u64, offset: u64) -> std::io::Result<u64> {

@@ -76,6 +76,8 @@ const ADDRESSES: &[IpAddr] = &[
 const DAY: i64 = 86_400;
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
+/// A certificate is valid from that long before it is made: a clock that is set back must not shut everybody out.
+const SKEW_DAYS: i64 = 7;
 /// A certificate that has less than this to live is made anew at the next start.
 const RENEW_DAYS: i64 = 60;
 
@@ -212,7 +214,8 @@ fn io(path: &Path, source: std::io::Error) -> PkiError {
 fn params(common_name: &str, days: i64) -> CertificateParams {
     let mut params = CertificateParams::default();
     let now = time::OffsetDateTime::now_utc();
-    params.not_before = now - time::Duration::hours(1);
+    // The clock of a machine may have been days ahead when this was made.
+    params.not_before = now - time::Duration::days(SKEW_DAYS);
     params.not_after = now + time::Duration::days(days);
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);

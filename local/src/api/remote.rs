@@ -8,6 +8,8 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use http::HeaderMap;
+use http::header::{SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::request::Parts;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -246,12 +248,23 @@ fn exit_status(exit: Result<i32, String>) -> Value {
     }
 }
 
+/// Whether a caller wants SPDY, bare or inside a WebSocket, as every kubectl does to forward ports.
+fn speaks_spdy(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(UPGRADE).iter().chain(headers.get_all(SEC_WEBSOCKET_PROTOCOL));
+    values.filter_map(|value| value.to_str().ok()).any(|value| value.contains("SPDY/3.1"))
+}
+
 /// Connects to ports of a pod.
 ///
 /// # Errors
 /// As [`log`]; once the connection is a WebSocket, errors go to the port's error channel.
 pub(super) async fn port_forward(api: &Arc<Api>, asked: &Asked, parts: &mut Parts) -> ApiResult<Answer> {
     let (pod, _) = pod(api, asked)?;
+    if speaks_spdy(&parts.headers) {
+        return Err(ApiError::bad_request(
+            "ports are forwarded over WebSocket channels here, and kubectl speaks SPDY; use `meshctl local port-forward`",
+        ));
+    }
     let texts: Vec<String> = asked.query.all("ports").iter().flat_map(|it| it.split(',')).map(str::to_owned).collect();
     let ports: Vec<u16> = texts
         .iter()

@@ -13,20 +13,22 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::error::{ApiError, ApiResult, Reason};
-pub use super::journal::{Change, OpenError};
-use super::journal::{Journal, Record};
+use super::journal::{self, Journal, Record};
+pub use super::journal::{Change, Lost, OpenError, Saved};
 use super::object::{self, array, metadata};
 use super::resources::{DEFINITIONS, Resource, Resources};
 use super::selector::Selection;
 
 mod addresses;
 mod deletion;
+mod owners;
 #[cfg(test)]
 mod tests;
 mod watching;
 mod writing;
 
 pub use deletion::{DeleteOptions, Deleted};
+use owners::Owners;
 pub use watching::Watch;
 pub use writing::Part;
 
@@ -72,6 +74,7 @@ pub struct Store {
 struct State {
     journal: Journal,
     objects: HashMap<String, Objects>,
+    owners: Owners,
     resources: Arc<Resources>,
     history: VecDeque<Event>,
     /// Watches from before this version get `Expired`.
@@ -98,6 +101,7 @@ impl Store {
             replay.changes.first().map_or(replay.journal.next_version(), |record| object::version(&record.object));
         let mut state = State {
             objects: HashMap::new(),
+            owners: Owners::default(),
             resources: Arc::new(Resources::built_in()),
             history: VecDeque::new(),
             history_begins: first - 1,
@@ -121,6 +125,31 @@ impl Store {
         let store = Self { state: Mutex::new(state), latest };
         store.make_namespaces(directory)?;
         Ok(store)
+    }
+
+    /// Saves what can be read of a damaged store; a sound one is left as it is.
+    ///
+    /// A deletion that cannot be read any more leaves its object there: errs towards keeping.
+    ///
+    /// # Errors
+    /// When the journal is in use, or the disk refuses; the damaged file stays as it is then.
+    pub fn recover(directory: &Path) -> Result<Saved, OpenError> {
+        let saved = journal::salvage(&directory.join("journal"))?;
+        if saved.copy.is_none() {
+            return Ok(saved);
+        }
+        let store = Self::open(directory)?;
+        let in_namespaces = store.everything();
+        for name in in_namespaces.iter().map(|(_, it)| object::namespace(it)).filter(|name| !name.is_empty()) {
+            match store.create("namespaces", json!({"metadata": {"name": name}})) {
+                Err(error) if error.reason != Reason::AlreadyExists => {
+                    let source = std::io::Error::other(error.message);
+                    return Err(OpenError::Io { path: directory.join("journal"), source });
+                }
+                _ => {}
+            }
+        }
+        Ok(saved)
     }
 
     /// The namespaces that are always there; `default` is labelled for injection when it is first made.
@@ -221,6 +250,20 @@ impl Store {
     }
 }
 
+/// A write that the disk refused.
+fn unwritten(journal: &Path, error: &std::io::Error) -> ApiError {
+    use std::io::ErrorKind;
+    let journal = journal.display();
+    if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+        let message = format!(
+            "the disk of {journal} is full, so the change was not made; everything made before it is kept. Free space \
+             there and try again"
+        );
+        return ApiError::new(Reason::InsufficientStorage, message);
+    }
+    ApiError::internal(format!("the change could not be written to {journal}, so it was not made: {error}"))
+}
+
 impl State {
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<&Arc<Value>> {
         self.objects.get(resource)?.get(&(namespace.to_owned(), name.to_owned()))
@@ -240,13 +283,14 @@ impl State {
         let version = self.journal.next_version();
         metadata(&mut object).insert("resourceVersion".into(), version.to_string().into());
         let record = Record { change, resource: resource.to_owned(), object: &object };
-        self.journal.append(&record).map_err(|error| {
+        let appended = self.journal.append(&record);
+        appended.map_err(|error| {
             if error.kind() == std::io::ErrorKind::FileTooLarge {
                 let name = object::name(record.object);
                 let message = format!("Request entity too large: {resource} \"{name}\" is larger than 2 MiB");
                 return ApiError::new(Reason::RequestEntityTooLarge, message);
             }
-            ApiError::internal(format!("the change could not be written to the journal, so it was not made: {error}"))
+            unwritten(self.journal.path(), &error)
         })?;
         let object = Arc::new(object);
         let previous = self.place(change, resource, object.clone());
@@ -261,11 +305,16 @@ impl State {
     /// Puts an object into the index or takes it out; returns what was there.
     fn place(&mut self, change: Change, resource: &str, object: Arc<Value>) -> Option<Arc<Value>> {
         let key = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
-        let objects = self.objects.entry(resource.to_owned()).or_default();
-        match change {
-            Change::Deleted => objects.remove(&key),
-            Change::Added | Change::Modified => objects.insert(key, object),
+        if !self.objects.contains_key(resource) {
+            self.objects.insert(resource.to_owned(), Objects::new());
         }
+        let objects = self.objects.get_mut(resource)?;
+        let previous = match change {
+            Change::Deleted => objects.remove(&key),
+            Change::Added | Change::Modified => objects.insert(key, Arc::clone(&object)),
+        };
+        self.owners.note(resource, previous.as_deref(), (change != Change::Deleted).then_some(&*object));
+        previous
     }
 
     fn remember(&mut self, event: Event) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::replicasets::REPLICASETS;
 use super::{Controller, Key, is_controlled_by, key, keys, owner, write_status};
 use crate::api::object::{child, set_condition, text};
-use crate::api::{Api, ApiResult, Change, DeleteOptions, Event, Reason, Selection, Store, events, object};
+use crate::api::{Api, ApiResult, Change, DeleteOptions, Event, Reason, Store, events, object};
 
 const DEPLOYMENTS: &str = "deployments.apps";
 const HASH: &str = "pod-template-hash";
@@ -68,7 +68,7 @@ impl Controller for Deployments {
 }
 
 fn owned(store: &Store, deployment: &Value) -> Vec<Arc<Value>> {
-    let sets = store.list(REPLICASETS, &Selection::namespace(object::namespace(deployment))).items;
+    let sets = store.owned_of(object::uid(deployment), REPLICASETS);
     sets.into_iter().filter(|set| is_controlled_by(set, deployment) && !object::is_deleting(set)).collect()
 }
 
@@ -232,7 +232,7 @@ fn roll(store: &Store, deployment: &Value, current: &Value, others: &[Arc<Value>
 
 /// Pods that still run, also those that are ending.
 fn pods_left(store: &Store, set: &Value) -> u64 {
-    let pods = store.list("pods", &Selection::namespace(object::namespace(set))).items;
+    let pods = store.owned_of(object::uid(set), "pods");
     let ended = |pod: &Value| matches!(text(pod, "/status/phase"), "Succeeded" | "Failed");
     pods.iter().filter(|pod| is_controlled_by(pod, set) && !ended(pod)).count() as u64
 }

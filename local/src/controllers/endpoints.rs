@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{Controller, Key, key, keys};
+use super::{Controller, Key, concerns_others, key, keys};
 use crate::api::object::{array, has_condition, text};
 use crate::api::{Api, ApiResult, DeleteOptions, Event, Reason, Selection, Store, object};
 
@@ -39,11 +39,15 @@ impl Controller for Endpoints {
                 None => vec![],
             },
             _ => {
+                if !concerns_others(event) {
+                    return vec![];
+                }
                 let pods: Vec<&Value> = event.previous.iter().chain([&event.object]).map(|it| &**it).collect();
                 let services =
                     self.api.store().list("services", &Selection::namespace(object::namespace(&event.object))).items;
-                let selects =
-                    |service: &Value| selection(service).is_some_and(|it| pods.iter().any(|pod| it.matches(pod)));
+                let selects = |service: &Value| {
+                    labels_meant(service).is_some_and(|labels| pods.iter().any(|pod| has_labels(pod, labels)))
+                };
                 services.iter().filter(|service| selects(service)).map(|service| key(service)).collect()
             }
         }
@@ -85,12 +89,20 @@ impl Controller for Endpoints {
     }
 }
 
+/// The labels of the pods that a service means; `None` when it has no selector.
+fn labels_meant(service: &Value) -> Option<&Map<String, Value>> {
+    let spec = service.get("spec")?;
+    let labels = spec.get("selector")?.as_object().filter(|labels| !labels.is_empty())?;
+    (text(spec, "/type") != "ExternalName").then_some(labels)
+}
+
+fn has_labels(pod: &Value, labels: &Map<String, Value>) -> bool {
+    labels.iter().all(|(key, value)| object::label(pod, key) == value.as_str())
+}
+
 /// The pods that a service means; `None` when it has no selector.
 fn selection(service: &Value) -> Option<Selection> {
-    let labels = service.pointer("/spec/selector")?.as_object().filter(|labels| !labels.is_empty())?;
-    if text(service, "/spec/type") == "ExternalName" {
-        return None;
-    }
+    let labels = labels_meant(service)?;
     Some(Selection::namespace(object::namespace(service)).with_map(labels))
 }
 

@@ -31,7 +31,8 @@ impl Garbage {
     }
 }
 
-/// Here a key is the uid of an owner that is gone, or of an object that has just been made.
+/// Here a key is the uid of an owner that is gone, or place and name of an object that has just been made; with neither
+/// it is all objects.
 impl Controller for Garbage {
     const WATCHED: &'static [&'static str] = &[];
 
@@ -40,29 +41,30 @@ impl Controller for Garbage {
     }
 
     fn affected(&self, event: &Event) -> Vec<Key> {
-        let uid = object::uid(&event.object).to_owned();
         match event.change {
-            Change::Deleted => vec![("owner".into(), uid)],
+            Change::Deleted => vec![(String::new(), object::uid(&event.object).to_owned())],
             Change::Added if !array(&event.object, "/metadata/ownerReferences").is_empty() => {
-                vec![("owned".into(), uid)]
+                let place = format!("{}{BETWEEN}{}", event.resource, object::namespace(&event.object));
+                vec![(place, object::name(&event.object).to_owned())]
             }
             _ => vec![],
         }
     }
 
-    async fn reconcile(&self, (role, uid): &Key) -> ApiResult<()> {
-        for (resource, found) in self.api.store().everything() {
+    async fn reconcile(&self, (place, name): &Key) -> ApiResult<()> {
+        let store = self.api.store();
+        let concerned = match (place.split_once(BETWEEN), name.as_str()) {
+            (Some((resource, namespace)), name) => vec![(resource.to_owned(), store.get(resource, namespace, name)?)],
+            (None, "") => store.everything(),
+            (None, uid) => store.owned(uid),
+        };
+        for (resource, found) in concerned {
             let owners = array(&found, "/metadata/ownerReferences");
-            let concerns = match role.as_str() {
-                "owner" => owners.iter().any(|owner| owner["uid"] == **uid),
-                "owned" => object::uid(&found) == uid,
-                _ => true,
-            };
-            if !concerns || owners.is_empty() || object::is_deleting(&found) || self.has_an_owner(&found) {
+            if owners.is_empty() || object::is_deleting(&found) || self.has_an_owner(&found) {
                 continue;
             }
             let options = DeleteOptions { uid: Some(object::uid(&found).to_owned()), ..DeleteOptions::default() };
-            match self.api.store().delete(&resource, object::namespace(&found), object::name(&found), &options) {
+            match store.delete(&resource, object::namespace(&found), object::name(&found), &options) {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
             }
@@ -70,3 +72,6 @@ impl Controller for Garbage {
         Ok(())
     }
 }
+
+/// Between resource and namespace in a key; no name has it.
+const BETWEEN: char = ' ';

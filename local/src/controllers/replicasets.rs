@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Controller, Key, is_controlled_by, key, keys, owner, write_status};
+use super::{Controller, Key, concerns_others, is_controlled_by, key, keys, owner, write_status};
 use crate::api::object::{array, child, has_condition, text};
-use crate::api::{Api, ApiResult, Caller, DeleteOptions, Event, Selection, Store, events, object};
+use crate::api::{Api, ApiResult, Caller, DeleteOptions, Event, Store, events, object};
 
 pub(super) const REPLICASETS: &str = "replicasets.apps";
 
@@ -61,6 +61,7 @@ impl Controller for ReplicaSets {
 
     fn affected(&self, event: &Event) -> Vec<Key> {
         match &*event.resource {
+            "pods" if !concerns_others(event) => vec![],
             "pods" => owner(&event.object, "ReplicaSet").into_iter().collect(),
             _ => vec![key(&event.object)],
         }
@@ -92,7 +93,7 @@ impl Controller for ReplicaSets {
 
 /// The pods of a set that count: not ended and not ending.
 pub(super) fn alive(store: &Store, set: &Value) -> Vec<Arc<Value>> {
-    let pods = store.list("pods", &Selection::namespace(object::namespace(set))).items;
+    let pods = store.owned_of(object::uid(set), "pods");
     let counts = |pod: &Value| {
         is_controlled_by(pod, set)
             && !object::is_deleting(pod)

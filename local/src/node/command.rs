@@ -92,8 +92,16 @@ pub(crate) fn compose(
         directory: container.working_dir.clone().unwrap_or_else(|| "/".to_owned()).into(),
         capabilities: capabilities(container),
         terminal: false,
-        target: Target::Container { mounts, staging: places.staging.to_path_buf() },
+        target: Target::Container {
+            mounts,
+            staging: places.staging.to_path_buf(),
+            read_only: has_read_only_root(container),
+        },
     })
+}
+
+fn has_read_only_root(container: &Container) -> bool {
+    container.security_context.as_ref().and_then(|security| security.read_only_root_filesystem) == Some(true)
 }
 
 /// The capabilities a container keeps: those it adds, and for one that would run as the proxy's user CAP_NET_RAW, with
@@ -112,6 +120,11 @@ fn capabilities(container: &Container) -> Vec<String> {
 /// Directories that every container has anyway, or must not get as a whole.
 const COMMON: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc", "/dev", "/proc"];
 
+/// Whether a path is one of the system's.
+pub(crate) fn is_common(path: &Path) -> bool {
+    COMMON.iter().any(|common| path.starts_with(common))
+}
+
 /// The directories of an image's program and of files that its command names, read-only and where the host has them.
 fn own_directories<'a>(words: impl Iterator<Item = &'a String>) -> Vec<Mount> {
     let mut sources: Vec<PathBuf> = Vec::new();
@@ -119,7 +132,7 @@ fn own_directories<'a>(words: impl Iterator<Item = &'a String>) -> Vec<Mount> {
         let path = Path::new(word);
         let real = path.canonicalize().ok();
         for path in [Some(path.to_path_buf()), real].into_iter().flatten() {
-            if COMMON.iter().any(|common| path.starts_with(common)) || !path.exists() {
+            if is_common(&path) || !path.exists() {
                 continue;
             }
             let source = if path.is_dir() { path } else { directory_of(path) };

@@ -160,6 +160,8 @@ impl Runner {
                 return None;
             }
         };
+        // Before the start: what is written while the program starts is noticed as a change.
+        let program = super::programs::id(&spec.argv);
         let (process, copies) = match self.start(&spec).await {
             Ok(started) => started,
             Err(error) => {
@@ -172,6 +174,7 @@ impl Runner {
         self.context.set_running(self.name(), Some((process.pid, Arc::clone(&spec))));
         self.context.update(self.name(), |state| {
             state.id = format!("local://{:016x}", rand::random::<u64>());
+            state.program = program;
             state.activity = Activity::Running { since: started, pid: process.pid };
             state.started = self.container.startup_probe.is_none();
             state.ready = state.started && self.container.readiness_probe.is_none();
@@ -196,7 +199,10 @@ impl Runner {
     /// Starts the program; the tasks copy its output into the log.
     async fn start(&self, spec: &Spec) -> Result<(Process, [JoinHandle<()>; 2]), LaunchError> {
         let log = self.context.log(self.name());
-        log.begin()?;
+        if let Err(error) = log.begin() {
+            // What it says is less than that it runs.
+            self.context.event("Warning", "NoLog", &format!("container {} has no log: {error}", self.name()));
+        }
         let (stdout_sender, stdout) = pipe::pipe()?;
         let (stderr_sender, stderr) = pipe::pipe()?;
         let streams = Streams {

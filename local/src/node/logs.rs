@@ -30,6 +30,8 @@ pub(crate) struct ContainerLog {
 struct Open {
     file: std::fs::File,
     size: u64,
+    /// Lines that could not be written since the last one that could.
+    lost: u64,
 }
 
 impl ContainerLog {
@@ -50,19 +52,24 @@ impl ContainerLog {
         self.directory.join(format!("{}.log.1", self.container))
     }
 
-    /// Begins the log of a new run; the last run's becomes the previous one.
+    /// Begins the log of a new run; the last run's becomes the previous one. If that fails, each line tries again.
     pub(crate) fn begin(&self) -> io::Result<()> {
-        std::fs::create_dir_all(&self.directory)?;
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.path(false);
+        *file = None;
         if current.exists() {
             std::fs::rename(&current, self.path(true))?;
         }
         let _ = std::fs::remove_file(self.rotated_path());
-        *file = Some(Open { file: std::fs::File::create(current)?, size: 0 });
+        *file = Some(self.create()?);
         drop(file);
         self.changed.send_modify(|(count, open)| (*count, *open) = (*count + 1, true));
         Ok(())
+    }
+
+    fn create(&self) -> io::Result<Open> {
+        std::fs::create_dir_all(&self.directory)?;
+        Ok(Open { file: std::fs::File::create(self.path(false))?, size: 0, lost: 0 })
     }
 
     /// Says that nothing more will come.
@@ -76,18 +83,35 @@ impl ContainerLog {
     }
 
     fn write(&self, stream: &str, mark: char, line: &[u8]) -> io::Result<()> {
-        use std::io::Write as _;
+        use std::io::{Seek as _, Write as _};
         let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = guard.as_mut() else { return Ok(()) };
-        let mut record = format!("{:.9} {stream} {mark} ", jiff::Timestamp::now()).into_bytes();
+        let open = match &mut *guard {
+            Some(open) => open,
+            // The file could not be made when the run began.
+            none => none.insert(self.create()?),
+        };
+        let now = jiff::Timestamp::now();
+        let mut record = Vec::with_capacity(line.len() + 64);
+        if open.lost > 0 {
+            let _ =
+                writeln!(record, "{now:.9} stderr F [{} lines are missing here: they could not be written]", open.lost);
+        }
+        let _ = write!(record, "{now:.9} {stream} {mark} ");
         record.extend_from_slice(line);
         record.push(b'\n');
         if open.size + record.len() as u64 > LARGEST_FILE {
             std::fs::rename(self.path(false), self.rotated_path())?;
-            *open = Open { file: std::fs::File::create(self.path(false))?, size: 0 };
+            *open = Open { lost: open.lost, ..self.create()? };
         }
-        open.file.write_all(&record)?;
+        if let Err(error) = open.file.write_all(&record) {
+            // Half a record would spoil the next one; without it that one begins where this one did.
+            let begun = open.size;
+            let _ = open.file.set_len(begun).and_then(|()| open.file.seek(io::SeekFrom::Start(begun)));
+            open.lost += 1;
+            return if open.lost == 1 { Err(error) } else { Ok(()) };
+        }
         open.size += record.len() as u64;
+        open.lost = 0;
         drop(guard);
         self.changed.send_modify(|(count, _)| *count += 1);
         Ok(())
@@ -106,7 +130,7 @@ impl ContainerLog {
             };
             reader.consume(used);
             if let Err(error) = self.write(stream, mark, &line) {
-                tracing::warn!(container = self.container, %error, "a line of a log could not be written");
+                tracing::warn!(container = self.container, %error, "lines of a log cannot be written");
             }
         }
     }

@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::clock;
 use super::container::{Restart, Runner};
 use super::context::PodContext;
+use super::farewell;
 use super::network::{DNS_ADDRESS, PodNetwork};
 use super::state::{PodState, is_sidecar};
 use crate::api::{DeleteOptions, Part, PodRef, object};
@@ -171,6 +173,14 @@ impl Worker {
         let mut groups = vec![others];
         groups.extend(sidecars.into_iter().rev().map(|sidecar| vec![sidecar]));
         let mut deadline = Instant::now() + grace;
+        let leaving = *self.wish.borrow();
+        if matches!(leaving, Wish::Delete(_)) {
+            let sooner = tokio::select! {
+                _ = tokio::time::timeout_at(deadline, farewell::until_nobody_is_sent_here(context)) => None,
+                sooner = self.wish.wait_for(|wish| *wish != leaving) => sooner.ok().and_then(|wish| wish.grace()),
+            };
+            deadline = sooner.map_or(deadline, |grace| deadline.min(Instant::now() + grace));
+        }
         for group in groups {
             for container in &group {
                 container.stop.send_replace(Some(deadline));
@@ -202,18 +212,27 @@ impl Worker {
         if let Wish::Delete(_) = wish {
             let options = DeleteOptions { uid: Some(self.reference.uid.clone()), ..DeleteOptions::now() };
             let PodRef { namespace, name, .. } = &self.reference;
-            match self.shared.store.delete("pods", namespace, name, &options) {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() || error.is_conflict() => {}
-                Err(error) => tracing::error!(pod = name, %error, "an ended pod could not be removed"),
-            }
+            // Its logs first: on a full disk they make room.
             super::logs::remove(&self.shared.pod_logs(&self.reference));
+            loop {
+                match self.shared.store.delete("pods", namespace, name, &options) {
+                    Ok(_) => break,
+                    Err(error) if error.is_not_found() || error.is_conflict() => break,
+                    Err(error) => {
+                        tracing::error!(pod = name, %error, "an ended pod could not be removed; trying again")
+                    }
+                }
+                if self.shared.tracker.is_closed() {
+                    break;
+                }
+                tokio::time::sleep(RETRY).await;
+            }
         }
     }
 }
 
 impl PodContext {
-    /// Returns whether the status is in the store now.
+    /// Returns whether the status is in the store now, or has no place there any more.
     fn write_status(&self, status: &Value) -> bool {
         let PodRef { namespace, name, uid } = &self.reference;
         let outcome = self.shared.store.modify("pods", namespace, name, Part::Status, |pod| {
@@ -225,9 +244,10 @@ impl PodContext {
         match outcome {
             Ok(_) => true,
             Err(error) => {
-                if !error.is_not_found() {
-                    tracing::error!(pod = name, %error, "a pod's status could not be written");
+                if error.is_not_found() {
+                    return true;
                 }
+                tracing::error!(pod = name, %error, "a pod's status could not be written; trying again");
                 false
             }
         }
@@ -293,7 +313,13 @@ fn start(context: &Arc<PodContext>, container: &Container, restart: Restart, sta
 /// Keeps tokens, ConfigMaps and Secrets of a running pod up to date.
 async fn refresh(context: &Arc<PodContext>) {
     loop {
-        tokio::time::sleep(REFRESH).await;
+        tokio::select! {
+            () = tokio::time::sleep(REFRESH) => {}
+            step = clock::stepped(jiff::Timestamp::now) => {
+                let message = format!("the clock was set by {step:#}; the pod's tokens are issued anew");
+                context.event("Normal", "ClockStepped", &message);
+            }
+        }
         if let Err(error) = context.write_volumes() {
             context.event("Warning", "FailedMount", &error.to_string());
         }
@@ -305,11 +331,18 @@ async fn publish(context: Arc<PodContext>, old_status: Value, end: CancellationT
     let mut changes = context.state.subscribe();
     changes.mark_changed();
     let mut last = old_status;
+    let mut written = true;
     loop {
-        let ending = end.run_until_cancelled(changes.changed()).await.is_none();
+        let ending = tokio::select! {
+            _ = changes.changed() => false,
+            // What the disk has refused is still to be told.
+            () = tokio::time::sleep(RETRY), if !written => false,
+            () = end.cancelled() => true,
+        };
         let state = changes.borrow_and_update().clone();
         let status = state.status(&context.pod, &context.spec, &last);
-        if status != last && context.write_status(&status) {
+        written = status == last || context.write_status(&status);
+        if written {
             last = status;
         }
         if ending {

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::context::PodContext;
 use super::launcher::{LaunchError, Streams};
+use super::probe_grpc::{self, HealthError};
 
 /// Why a probe has failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub(crate) enum ProbeError {
     /// It answered something that is not HTTP.
     #[error("the answer is not HTTP: {0:?}")]
     NotHttp(String),
+    /// Its gRPC health service did not say that it serves.
+    #[error(transparent)]
+    Grpc(#[from] HealthError),
     /// The command failed.
     #[error("command failed with {exit}{output}")]
     Command {
@@ -201,8 +205,10 @@ async fn attempt(context: &Arc<PodContext>, container: &Container, probe: &Probe
         } else if let Some(command) = &probe.exec {
             exec(context, &container.name, command).await
         } else if let Some(grpc) = &probe.grpc {
-            // Whether the server listens is asked, not yet what it says of its health: errs towards healthy.
-            tcp(context, container, &TCPSocketAction { host: None, port: IntOrString::Int(grpc.port) }).await
+            let port = port(container, &IntOrString::Int(grpc.port))?;
+            let stream = connect(context, None, port).await?;
+            let service = grpc.service.as_deref().unwrap_or_default();
+            Ok(probe_grpc::check(stream, &format!("{}:{port}", context.network.address), service).await?)
         } else {
             Err(ProbeError::Unknown)
         }

@@ -61,6 +61,8 @@ pub(crate) struct ContainerState {
     pub(crate) started: bool,
     /// Identifier of the current run.
     pub(crate) id: String,
+    /// What tells the program of the current run from one that is built anew in its place.
+    pub(crate) program: String,
 }
 
 impl ContainerState {
@@ -72,6 +74,7 @@ impl ContainerState {
             ready: false,
             started: false,
             id: String::new(),
+            program: String::new(),
         }
     }
 
@@ -217,10 +220,11 @@ impl PodState {
             .filter_map(|container| self.containers.get(&container.name).map(|state| (container, state)))
             .map(|(container, state)| {
                 let image = container.image.clone().unwrap_or_default();
+                let image_id = if state.program.is_empty() { &image } else { &state.program };
                 json!({
                     "name": container.name,
                     "image": image,
-                    "imageID": image,
+                    "imageID": image_id,
                     "containerID": state.id,
                     "ready": state.ready,
                     "started": state.started,

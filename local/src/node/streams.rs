@@ -1,7 +1,7 @@
 //! What the API asks of the node: logs, commands in containers, and connections into pods.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -92,10 +92,15 @@ impl PodStreams for NodeStreams {
     }
 }
 
-/// Connects to a port on 127.0.0.1 inside a pod's network.
+/// Connects to a port on 127.0.0.1 inside a pod's network, or on ::1 when nobody listens there.
 async fn connect(context: &PodContext, port: u16) -> io::Result<TcpStream> {
-    let socket = context.network.namespaces.run(TcpSocket::new_v4).await?;
-    let stream = socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+    let (v4, v6) = context.network.namespaces.run(|| Ok((TcpSocket::new_v4()?, TcpSocket::new_v6()))).await?;
+    let stream = match (v4.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await, v6) {
+        (Err(refused), Ok(v6)) => {
+            v6.connect(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await.map_err(|_| refused)?
+        }
+        (connected, _) => connected?,
+    };
     stream.set_nodelay(true)?;
     Ok(stream)
 }

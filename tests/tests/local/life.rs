@@ -54,7 +54,7 @@ pub(crate) fn a_sidecar_is_there_before_its_application_and_after_it(mesh: &Mesh
 }
 
 /// The user namespace of a mesh: whatever is in it belongs to the mesh.
-fn namespace_of(mesh: &Mesh) -> (u32, PathBuf) {
+pub(crate) fn namespace_of(mesh: &Mesh) -> (u32, PathBuf) {
     let status = mesh.json(&["local", "status", "-o", "json"]);
     let supervisor = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a process");
     let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).expect("/proc");
@@ -63,18 +63,18 @@ fn namespace_of(mesh: &Mesh) -> (u32, PathBuf) {
 }
 
 /// Processes in a user namespace.
-fn processes_in(namespace: &Path) -> Vec<u32> {
+pub(crate) fn processes_in(namespace: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| std::fs::read_link(format!("/proc/{pid}/ns/user")).is_ok_and(|it| it == namespace)).collect()
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let _ = run(Command::new("sh").args(["-c", &format!("kill -KILL {pid}")])).ok();
 }
 
 /// Pages without a break while something happens; gives their number. None may fail.
-fn under_load(mesh: &Mesh, what: impl FnOnce()) -> usize {
+pub(crate) fn under_load(mesh: &Mesh, what: impl FnOnce()) -> usize {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let load = scope.spawn(|| {
@@ -129,7 +129,7 @@ pub(crate) fn without_pilot_traffic_goes_on_and_rules_work_again_when_it_is_back
 }
 
 /// Asserts that nothing of a mesh is left on this machine.
-fn nothing_is_left(namespace: &Path, state_dir: &str, addresses: &[String]) {
+pub(crate) fn nothing_is_left(namespace: &Path, state_dir: &str, addresses: &[String]) {
     eventually(Duration::from_secs(10), || {
         let left = processes_in(namespace);
         if left.is_empty() { Ok(()) } else { Err(format!("processes are left: {left:?}")) }

@@ -4,11 +4,15 @@
 mod bad_input;
 mod classic;
 mod commands;
+mod crash;
 mod decisions;
+mod disk;
 mod grpc;
 mod injection;
 mod life;
 mod output;
+mod pods;
+mod reach;
 mod routing;
 mod shares;
 mod telemetry;
@@ -53,6 +57,16 @@ fn main() -> ExitCode {
         life::a_sidecar_is_there_before_its_application_and_after_it,
         life::without_pilot_traffic_goes_on_and_rules_work_again_when_it_is_back,
         life::two_meshes_live_side_by_side_and_a_killed_one_comes_back_with_its_rules,
+        pods::a_deployment_is_scaled_and_all_of_its_pods_serve,
+        pods::every_pod_is_replaced_under_load_and_no_request_fails,
+        pods::a_changed_file_restarts_only_what_it_changes,
+        pods::a_rebuilt_program_is_picked_up,
+        pods::what_was_made_is_exported_and_can_be_applied_again,
+        reach::ports_are_forwarded_by_many_connections_and_over_the_end_of_a_pod,
+        reach::a_port_that_is_taken_or_unknown_is_told,
+        crash::whatever_is_killed_comes_back_and_nothing_is_lost,
+        crash::a_damaged_journal_is_told_and_recovered,
+        disk::on_a_full_disk_writes_are_refused_and_everything_else_goes_on,
         commands::create_refuses_what_exists_and_replace_what_does_not,
         commands::proxies_are_in_sync_and_explain_their_configuration,
         commands::kubectl_sees_pods_and_rules,

@@ -43,6 +43,7 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &DownArgs) -> Result<(), Error> 
         }
         None => app.ui.say(&format!("local mesh `{}` does not run", mesh.name)),
     }
+    super::kubeconfig::unmerge(app, mesh);
     if args.purge {
         return purge(app, mesh);
     }

@@ -7,13 +7,16 @@ use std::time::Duration;
 use api::messages::{Proxies, SyncState};
 use api::names::{INGRESS_GATEWAY, INJECT, SYSTEM_NAMESPACE};
 use clap::Args;
+use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
+use futures_util::stream;
 use install::{Values, manifests};
 use local::Images;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::progress::{Failure, Picture, PodState, key};
+use super::failures::{late, stop_at_failures};
+use super::progress::{Picture, PodState};
 use super::start::{self, Started};
 use super::{Mesh, ROOT_FILE};
 use crate::App;
@@ -21,8 +24,8 @@ use crate::args::{FileArgs, duration};
 use crate::certificate;
 use crate::cluster::{Cluster, Selection};
 use crate::commands::install as installation;
-use crate::commands::write::{self, Done, Verb, done_line};
-use crate::error::{Error, io_words};
+use crate::commands::write::{self, Done, Planned, Verb, done_line};
+use crate::error::{Error, count, io_words};
 use crate::mesh::{self, items, known};
 use crate::objects::{self, Object};
 use crate::resources::{name_of, namespace_of};
@@ -39,6 +42,8 @@ Examples:
   # Stay in the foreground until Ctrl-C
   meshctl local up -f app.yaml --foreground";
 
+/// Objects that are applied side by side.
+const AT_ONCE: usize = 8;
 /// How often the pods are looked at.
 const EVERY: Duration = Duration::from_millis(30);
 
@@ -66,6 +71,9 @@ pub(super) struct UpArgs {
     /// Stay until Ctrl-C, and stop the mesh then
     #[arg(long)]
     foreground: bool,
+    /// If the mesh's journal is damaged, keep a copy of it and go on with everything that can be read
+    #[arg(long)]
+    recover: bool,
 }
 
 /// Runs `local up`.
@@ -131,6 +139,9 @@ async fn up(app: &App, mesh: &Mesh, args: &UpArgs, wanted: Wanted, picture: &mut
             (record, None)
         }
         None => {
+            if args.recover {
+                recover(app, mesh)?;
+            }
             let Started { record, child } = start::supervisor(mesh, args.port, !args.foreground, picture).await?;
             (record, Some(child))
         }
@@ -150,6 +161,27 @@ async fn up(app: &App, mesh: &Mesh, args: &UpArgs, wanted: Wanted, picture: &mut
     }
     let count = until_ready(&cluster, mesh, &namespaces, args.timeout, picture).await?;
     Ok((child, gateway, Some(count)))
+}
+
+/// Saves what can be read of a damaged journal, and says what is lost.
+fn recover(app: &App, mesh: &Mesh) -> Result<(), Error> {
+    if !mesh.dir.join("journal").exists() {
+        return Ok(());
+    }
+    let saved = local::api::Store::recover(&mesh.dir).map_err(|e| super::journal_error(&e))?;
+    let Some(copy) = saved.copy else {
+        app.ui.say("the journal is sound; there is nothing to recover");
+        return Ok(());
+    };
+    app.ui.say(&format!(
+        "recovered {}; the damaged journal is kept as {}",
+        count(saved.objects, "object"),
+        copy.display()
+    ));
+    for lost in saved.lost {
+        app.ui.warn(&format!("lost: {} bytes at byte {}: {}", lost.length, lost.offset, lost.what));
+    }
+    Ok(())
 }
 
 /// The programs behind images: those beside the files, and those of the command line.
@@ -245,21 +277,20 @@ async fn apply(
         return Ok(namespaces);
     }
     picture.step("applying the files");
-    let planned = write::plan(app, cluster, Verb::Apply, objects).await?;
+    let mut planned = write::plan(app, cluster, Verb::Apply, objects).await?;
+    planned.sort_by_key(|planned| turn(&planned.resource.kind));
     let mut changed = 0;
-    for planned in &planned {
-        let (answer, done) = write::send(cluster, Verb::Apply, planned, false).await.map_err(|e| {
-            let at = planned.object.location.as_ref().map(|l| format!(" ({l})")).unwrap_or_default();
-            e.because(format!(
-                "at {}{at}",
-                write::label(&planned.resource, &planned.namespace, name_of(&planned.object.value))
-            ))
-        })?;
-        namespaces.insert(planned.namespace.clone());
-        if done != Done::Unchanged {
-            changed += 1;
-            if !app.ui.is_live {
-                app.ui.say(&done_line(&planned.resource, &answer, done, false));
+    for side_by_side in planned.chunk_by(|one, next| turn(&one.resource.kind) == turn(&next.resource.kind)) {
+        let sent = side_by_side.iter().map(|planned| async move { (planned, send(cluster, planned).await) });
+        let mut sent = stream::iter(sent).buffered(AT_ONCE);
+        while let Some((planned, outcome)) = sent.next().await {
+            let (answer, done) = outcome?;
+            namespaces.insert(planned.namespace.clone());
+            if done != Done::Unchanged {
+                changed += 1;
+                if !app.ui.is_live {
+                    app.ui.say(&done_line(&planned.resource, &answer, done, false));
+                }
             }
         }
     }
@@ -268,6 +299,23 @@ async fn apply(
         app.ui.say("nothing in the files has changed");
     }
     Ok(namespaces)
+}
+
+/// Objects of one turn are applied side by side; what others need has an earlier turn.
+fn turn(kind: &str) -> u8 {
+    match kind {
+        "Namespace" | "CustomResourceDefinition" => 0,
+        "ServiceAccount" | "ConfigMap" | "Secret" | "Service" => 1,
+        _ => 2,
+    }
+}
+
+async fn send(cluster: &Cluster, planned: &Planned) -> Result<(Value, Done), Error> {
+    write::send(cluster, Verb::Apply, planned, false).await.map_err(|e| {
+        let at = planned.object.location.as_ref().map(|l| format!(" ({l})")).unwrap_or_default();
+        let label = write::label(&planned.resource, &planned.namespace, name_of(&planned.object.value));
+        e.because(format!("at {label}{at}"))
+    })
 }
 
 /// Deletes pods that failed before: what they lacked may be there now, and their back-off is long by then.
@@ -310,6 +358,7 @@ async fn until_ready(
 ) -> Result<usize, Error> {
     let started = Instant::now();
     loop {
+        let asked = Instant::now();
         let (pods, are_complete) = pods(cluster, namespaces).await?;
         let is_done = are_complete && pods.iter().all(|pod| PodState::of(pod) == PodState::Ready);
         if is_done {
@@ -324,7 +373,8 @@ async fn until_ready(
             picture.clear();
             return Err(late(cluster, mesh, &pods, limit).await?);
         }
-        sleep(EVERY).await;
+        // Many pods cost much to look at, and what is looked at needs the time too.
+        sleep(EVERY.max(asked.elapsed() * 4)).await;
     }
 }
 
@@ -377,57 +427,6 @@ async fn until_synced(cluster: &Cluster, pods: &[Value], limit: Duration) -> Res
         }
         sleep(EVERY).await;
     }
-}
-
-/// Fails if a pod does not work and time will not heal it.
-async fn stop_at_failures(cluster: &Cluster, mesh: &Mesh, pods: &[Value], picture: &mut Picture) -> Result<(), Error> {
-    let failing: Vec<(&Value, Failure)> = pods
-        .iter()
-        .filter_map(|pod| match PodState::of(pod) {
-            PodState::Failing(failure) if failure.is_final() => Some((pod, failure)),
-            _ => None,
-        })
-        .collect();
-    if failing.is_empty() {
-        return Ok(());
-    }
-    picture.clear();
-    let mut error = Error::failed(format!("{} cannot start", crate::error::count(failing.len(), "pod")));
-    for (pod, failure) in &failing {
-        error = error.because(told(cluster, pod, failure).await);
-    }
-    Err(error.hint(format!(
-        "the mesh runs; mend the cause and apply again with `meshctl local up{} -f FILE`, or stop it with `meshctl local down{}`",
-        mesh.flag(),
-        mesh.flag()
-    )))
-}
-
-/// The error that pods did not get ready in time.
-async fn late(cluster: &Cluster, mesh: &Mesh, pods: &[Value], limit: Duration) -> Result<Error, Error> {
-    let mut error = Error::timeout(format!("not everything is ready after {}", took(limit)));
-    if pods.is_empty() {
-        error = error.because("there are no pods yet");
-    }
-    for pod in pods {
-        match PodState::of(pod) {
-            PodState::Ready => {}
-            PodState::Starting(what) => error = error.because(format!("{}: {what}", key(pod))),
-            PodState::Failing(failure) => error = error.because(told(cluster, pod, &failure).await),
-        }
-    }
-    Ok(error.hint(format!("the mesh goes on starting; see `meshctl local status{}`", mesh.flag())))
-}
-
-/// A pod's failure with its reason and the last lines that the container wrote.
-async fn told(cluster: &Cluster, pod: &Value, failure: &Failure) -> String {
-    let mut words = format!("{}: {} {}: {}", key(pod), failure.container, failure.reason, failure.message);
-    let log = super::streams::last_lines(cluster, pod, &failure.container, 5).await;
-    for line in log.lines() {
-        words.push_str("\n  | ");
-        words.push_str(line);
-    }
-    words
 }
 
 fn next(app: &App, mesh: &Mesh, url: &str, path: Option<&str>) {

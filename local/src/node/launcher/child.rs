@@ -84,9 +84,9 @@ fn set_up(target: Option<Namespaces>, descriptors: Descriptors) -> io::Result<i3
                 .doing("cannot enter the container's file system")?;
             Err(execute(&spec, &descriptors.streams))
         }
-        (None, Target::Container { mounts, staging }) => {
+        (None, Target::Container { mounts, staging, read_only }) => {
             sys::unshare(UnshareFlags::NEWNS).doing("cannot make a mount namespace")?;
-            rootfs::build(staging, mounts)?;
+            rootfs::build(staging, mounts, *read_only)?;
             run_as_init(&spec, &descriptors.streams, &descriptors.failure)
         }
         (None, Target::Running(pid)) => Err(io::Error::other(format!("container with process {pid} is not running"))),

@@ -34,7 +34,10 @@ const SHARED_ETC: [&str; 14] = [
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Mounts a new root at `staging`, fills it, and makes it the root of this mount namespace.
-pub(super) fn build(staging: &Path, mounts: &[Mount]) -> io::Result<()> {
+///
+/// With `read_only` nothing can be written but what `mounts` bring, and `/dev/shm`: `/tmp` too must be a volume then, as on
+/// a cluster.
+pub(super) fn build(staging: &Path, mounts: &[Mount], read_only: bool) -> io::Result<()> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(at("/"))?;
     memory(staging, c"mode=0755,size=64m")?;
     for path in SHARED {
@@ -47,12 +50,17 @@ pub(super) fn build(staging: &Path, mounts: &[Mount]) -> io::Result<()> {
         fs::create_dir_all(staging.join(directory)).map_err(at(directory))?;
     }
     std::os::unix::fs::symlink("/run", staging.join("var/run")).map_err(at("/var/run"))?;
-    memory(&staging.join("tmp"), c"mode=1777")?;
+    if !read_only {
+        memory(&staging.join("tmp"), c"mode=1777")?;
+    }
     devices(staging)?;
     mount("proc", staging.join("proc"), "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
         .map_err(at("/proc"))?;
     for mount in mounts {
         place(staging, mount)?;
+    }
+    if read_only {
+        sys::make_only_this_read_only(staging).map_err(at("/"))?;
     }
     enter(staging)
 }

@@ -32,6 +32,8 @@ pub(crate) enum Target {
         mounts: Vec<Mount>,
         /// Directory of the node on which the container's root is mounted (in its own mount namespace).
         staging: PathBuf,
+        /// Whether the root, with everything in it that is not mounted, refuses writing.
+        read_only: bool,
     },
     /// In those of the running container whose init has this process ID.
     Running(i32),
