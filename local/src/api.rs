@@ -6,6 +6,7 @@
 mod admission;
 mod answer;
 mod apply;
+mod asked;
 mod classic;
 pub mod defaults;
 mod discovery;
@@ -36,6 +37,7 @@ mod table;
 mod tokens;
 mod verbs;
 mod webhook;
+mod whole;
 
 pub use error::{ApiError, ApiResult, Reason};
 pub use operations::{Caller, ObjectKey, PatchTarget};
@@ -43,7 +45,8 @@ pub use patch::PatchKind;
 pub use pki::{Pki, PkiError};
 pub use resources::{Resource, Resources, Scale, Version};
 pub use selector::Selection;
-pub use server::{Api, ApiConfig, StartError, serve};
+pub use server::serve;
 pub use store::{Change, DeleteOptions, Deleted, Event, List, Lost, OpenError, Part, Saved, Store, Watch};
 pub use streams::{Duplex, ExecRequest, ExecSession, LogRequest, PodRef, PodStreams, TerminalSize};
 pub use tokens::{ISSUER, Token, TokenRequest, Tokens, User};
+pub use whole::{Api, ApiConfig, StartError};

@@ -38,12 +38,12 @@ use tokio_util::task::TaskTracker;
 use crate::api::{ApiError, Change, DeleteOptions, Part, PodRef, Selection, Store, object};
 use context::PodContext;
 pub use images::{Images, ImagesError};
-pub(crate) use launcher::{Launcher, fork_launcher};
+pub(crate) use launcher::{Launcher, fork_launcher, wire};
 pub(crate) use network::{API_ADDRESS, Network, set_up_root};
 use pod::{Wish, Worker};
 pub(crate) use probe_tls::ProbeTls;
 pub use programs::changed_programs;
-pub(crate) use services::{FromHost, HostSockets, ServicesError, start as start_services};
+pub(crate) use services::{FromHost, HostSockets, OpenPort, ServicesError, start as start_services};
 pub(crate) use streams::NodeStreams;
 pub(crate) use volumes::Tokens;
 
@@ -273,11 +273,13 @@ fn register(store: &Store) -> Result<(), ApiError> {
         Err(error) if error.status_code() != 409 => return Err(error),
         _ => {}
     }
+    let mut addresses = vec![json!({"type": "InternalIP", "address": network::NODE_ADDRESS})];
+    if network::has_ipv6() {
+        addresses.push(json!({"type": "InternalIP", "address": network::NODE_ADDRESS_6}));
+    }
+    addresses.push(json!({"type": "Hostname", "address": NODE_NAME}));
     let status = json!({"status": {
-        "addresses": [
-            {"type": "InternalIP", "address": network::NODE_ADDRESS},
-            {"type": "Hostname", "address": NODE_NAME},
-        ],
+        "addresses": addresses,
         "conditions": [{
             "type": "Ready", "status": "True", "reason": "NodeReady", "message": "the node runs pods",
             "lastHeartbeatTime": object::now(), "lastTransitionTime": object::now(),

@@ -9,6 +9,7 @@
 //! PID 1 is killed by the kernel when the supervisor ends, and everything else when PID 1 ends, so that no way of
 //! dying leaves a process, mount, interface or socket behind.
 
+mod host_ports;
 mod inner;
 mod listeners;
 mod namespaces;
@@ -18,9 +19,11 @@ mod record;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 
 use crate::sys::Signals;
@@ -126,19 +129,38 @@ fn run(options: &Options) -> Result<ExitCode, SuperviseError> {
         Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD]).map_err(system("watch signals"))?;
     let own = std::process::id();
     let identity = (own, record::start_ticks(own).unwrap_or(0));
-    let init = namespaces::enter(|| inner::run(options, &listeners, identity))?;
+    let (requests, asks) = crate::node::wire::socket_pair().map_err(system("make a socket"))?;
+    let init = namespaces::enter(|| inner::run(options, &listeners, identity, asks))?;
     drop(listeners);
-    let code = wait(init, &signals).map_err(system("wait for the mesh"))?;
+    let code = wait(init, &signals, &requests).map_err(system("wait for the mesh"))?;
     record::remove(&options.state_dir);
     Ok(code)
 }
 
-/// Waits for PID 1 and passes on the wish to end.
-fn wait(init: Pid, signals: &Signals) -> io::Result<ExitCode> {
+/// Waits for PID 1, passes on the wish to end, and opens ports on the host that it asks for.
+fn wait(init: Pid, signals: &Signals, requests: &OwnedFd) -> io::Result<ExitCode> {
+    let pending = signals.descriptor()?;
+    let mut is_asked = true;
     loop {
-        if signals.wait()? != libc::SIGCHLD {
-            let _ = kill_process(init, Signal::TERM);
-            continue;
+        let mut fds = vec![PollFd::new(&pending, PollFlags::IN)];
+        if is_asked {
+            fds.push(PollFd::new(requests, PollFlags::IN));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if fds.get(1).is_some_and(|it| !it.revents().is_empty()) {
+            // PID 1 may end in the middle of a question.
+            is_asked = host_ports::answer(requests).unwrap_or(false);
+        }
+        // One record of 128 bytes per signal, which begins with its number.
+        let mut record = [0u8; 128];
+        while matches!(rustix::io::read(&pending, &mut record), Ok(128)) {
+            let [a, b, c, d, ..] = record;
+            if i32::from_ne_bytes([a, b, c, d]) != libc::SIGCHLD {
+                let _ = kill_process(init, Signal::TERM);
+            }
         }
         while let Ok(Some((ended, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if ended == init {

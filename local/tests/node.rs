@@ -401,3 +401,42 @@ async fn a_read_only_root_refuses_writing_but_into_volumes() {
     }
     mesh.stop().await;
 }
+
+#[tokio::test]
+async fn pods_reach_each_other_by_ipv6_and_services_have_one_family() {
+    let mesh = Mesh::start().await;
+    mesh.serve("a", &["serve", "8080", "I am a"]).await;
+    mesh.serve("b", &["serve", "8080", "I am b"]).await;
+    let addresses = async |pod: &str| {
+        mesh.when(pod, |pod| {
+            let list = pod["status"]["podIPs"].as_array()?.iter();
+            let list: Vec<String> = list.filter_map(|it| it["ip"].as_str()).map(str::to_owned).collect();
+            (list.len() == 2).then_some(list)
+        })
+        .await
+    };
+    let (a, b) = (addresses("a").await, addresses("b").await);
+    assert!(a[0].starts_with("10.244.") && a[1].starts_with("fd10:244::"), "{a:?}");
+    let get = async |address: &str, path: &str| mesh.exec("b", "app", &[PROGRAM, "get", address, path]).await;
+    assert_eq!(get(&format!("[{}]:8080", a[1]), "/").await, ("I am a".to_owned(), true));
+    assert_eq!(get(&format!("[{}]:8080", a[1]), "/peer").await, (b[1].clone(), true), "nobody hides the caller");
+
+    let service = |name: &str, more: Value| {
+        let mut spec = json!({"selector": {"app": "a"}, "ports": [{"port": 80, "targetPort": 8080}]});
+        spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+    };
+    mesh.create(service("six", json!({"ipFamilies": ["IPv6"]}))).await;
+    mesh.create(service("six-headless", json!({"ipFamilies": ["IPv6"], "clusterIP": "None"}))).await;
+    mesh.create(service("nobody", json!({"ipFamilies": ["IPv6"], "selector": {"app": "nobody"}}))).await;
+    eventually("the service answers", async || (get("six:80", "/").await.0 == "I am a").then_some(())).await;
+    assert_eq!(get("six.default.svc.cluster.local:80", "/peer").await.0, b[1]);
+    assert_eq!(get("six-headless:8080", "/").await.0, "I am a");
+    // By way of its own service a pod reaches itself.
+    assert_eq!(mesh.exec("a", "app", &[PROGRAM, "get", "six:80", "/"]).await.0, "I am a");
+    let (refused, succeeded) = get("nobody:80", "/").await;
+    assert!(!succeeded && refused.contains("refused"), "{refused}");
+    let slices = mesh.slices("six").await;
+    assert_eq!((&slices[0]["addressType"], &slices[0]["endpoints"][0]["addresses"][0]), (&json!("IPv6"), &json!(a[1])));
+    mesh.stop().await;
+}

@@ -128,8 +128,6 @@ fn service(spec: &mut Map<String, Value>) {
     let external = spec.get("type") == Some(&json!("ExternalName"));
     if !external {
         set(spec, "internalTrafficPolicy", json!("Cluster"));
-        set(spec, "ipFamilies", json!(["IPv4"]));
-        set(spec, "ipFamilyPolicy", json!("SingleStack"));
     }
     for port in each(spec, "ports") {
         set(port, "protocol", json!("TCP"));

@@ -65,7 +65,11 @@ fn clean(resource: &str, mut found: Value) -> Value {
     drop_entries(
         meta,
         "annotations",
-        &["deployment.kubernetes.io/revision", "kubectl.kubernetes.io/last-applied-configuration"],
+        &[
+            "deployment.kubernetes.io/revision",
+            "kubectl.kubernetes.io/last-applied-configuration",
+            "local.meshctl.io/host-ports",
+        ],
     );
     if resource == "namespaces" {
         drop_entries(meta, "labels", &["kubernetes.io/metadata.name"]);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::answer::{self, Answer};
-use super::handler::Asked;
+use super::asked::Asked;
 use super::request::{Form, Target};
 use super::store::{Change, Event, Watch};
 use super::{Api, ApiError, ApiResult, Selection};

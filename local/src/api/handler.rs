@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::answer::{self, Answer};
+use super::asked::Asked;
 use super::operations::Caller;
 use super::rbac::{self, Action};
 use super::request::{Form, Place, Query, Target};
@@ -74,26 +75,6 @@ async fn answer(api: &Arc<Api>, peer: Option<User>, mut parts: Parts, body: Inco
                 _ => verbs::delete_collection(api, &asked, &sent).await,
             }
         }
-    }
-}
-
-/// A request for objects or part of one, by someone who may make it.
-pub(super) struct Asked {
-    pub(super) target: Target,
-    pub(super) query: Query,
-    pub(super) caller: Caller,
-    pub(super) headers: HeaderMap,
-}
-
-impl Asked {
-    /// The form in which the answer is wanted.
-    pub(super) fn form(&self) -> ApiResult<Form> {
-        Form::of(&self.headers)
-    }
-
-    /// The type of the body.
-    pub(super) fn content_type(&self) -> &str {
-        self.headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default()
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer::{self, Answer};
-use super::handler::Asked;
+use super::asked::Asked;
 use super::object::{self, array, text};
 use super::streams::{Duplex, ExecRequest, ExecSession, LogRequest, PodRef, TerminalSize};
 use super::{Api, ApiError, ApiResult, Reason};

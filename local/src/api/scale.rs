@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::handler::Asked;
+use super::asked::Asked;
 use super::operations::{ObjectKey, PatchTarget};
 use super::patch::{self, PatchKind};
 use super::resources::Scale;

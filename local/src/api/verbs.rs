@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::handler::Asked;
+use super::asked::Asked;
 use super::object;
 use super::operations::{Caller, ObjectKey, PatchTarget, place};
 use super::patch::PatchKind;

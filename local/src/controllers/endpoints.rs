@@ -65,7 +65,11 @@ impl Controller for Endpoints {
             },
             Err(_) => BTreeMap::new(),
         };
-        for slice in present.iter().filter(|slice| !wanted.contains_key(object::name(slice))) {
+        let is_stale = |slice: &Value| {
+            wanted.get(object::name(slice)).is_none_or(|wanted| wanted["addressType"] != slice["addressType"])
+        };
+        let (stale, present): (Vec<_>, Vec<_>) = present.into_iter().partition(|slice| is_stale(slice));
+        for slice in &stale {
             store.delete(SLICES, namespace, object::name(slice), &DeleteOptions::default())?;
         }
         for (slice_name, slice) in wanted {
@@ -109,13 +113,18 @@ fn selection(service: &Value) -> Option<Selection> {
 /// One slice per set of port numbers: pods may resolve a port's name differently.
 fn slices(store: &Store, service: &Value, selection: &Selection) -> BTreeMap<String, Value> {
     let publishes_all = service["spec"]["publishNotReadyAddresses"] == true;
+    let is_ipv6 = service["spec"]["ipFamilies"][0] == "IPv6";
+    let address_type = if is_ipv6 { "IPv6" } else { "IPv4" };
     let mut by_ports: BTreeMap<String, (Value, Vec<Value>)> = BTreeMap::new();
     for pod in store.list("pods", selection).items {
-        if text(&pod, "/status/podIP").is_empty() || matches!(text(&pod, "/status/phase"), "Succeeded" | "Failed") {
+        let address =
+            array(&pod, "/status/podIPs").iter().map(|it| text(it, "/ip")).find(|it| it.contains(':') == is_ipv6);
+        let Some(address) = address.filter(|_| !matches!(text(&pod, "/status/phase"), "Succeeded" | "Failed")) else {
             continue;
-        }
+        };
         let ports = ports(service, &pod);
-        by_ports.entry(ports.to_string()).or_insert_with(|| (ports, vec![])).1.push(endpoint(&pod, publishes_all));
+        let endpoint = endpoint(&pod, address, publishes_all);
+        by_ports.entry(ports.to_string()).or_insert_with(|| (ports, vec![])).1.push(endpoint);
     }
     if by_ports.is_empty() {
         // An empty slice tells that there are no endpoints, rather than that nobody has looked.
@@ -134,7 +143,10 @@ fn slices(store: &Store, service: &Value, selection: &Selection) -> BTreeMap<Str
                 "name": slice_name, "namespace": object::namespace(service), "labels": labels(service),
                 "ownerReferences": [object::controller_reference(service)],
             });
-            (slice_name, json!({"metadata": metadata, "addressType": "IPv4", "ports": ports, "endpoints": endpoints}))
+            (
+                slice_name,
+                json!({"metadata": metadata, "addressType": address_type, "ports": ports, "endpoints": endpoints}),
+            )
         })
         .collect()
 }
@@ -172,10 +184,10 @@ fn container_port(pod: &Value, name: &str) -> Option<Value> {
     ports.find(|port| text(port, "/name") == name).map(|port| port["containerPort"].clone())
 }
 
-fn endpoint(pod: &Value, publishes_all: bool) -> Value {
+fn endpoint(pod: &Value, address: &str, publishes_all: bool) -> Value {
     let (serving, terminating) = (has_condition(pod, "Ready"), object::is_deleting(pod));
     json!({
-        "addresses": [text(pod, "/status/podIP")],
+        "addresses": [address],
         "conditions": {"ready": publishes_all || (serving && !terminating), "serving": serving, "terminating": terminating},
         "nodeName": text(pod, "/spec/nodeName"),
         "targetRef": {"kind": "Pod", "namespace": object::namespace(pod), "name": object::name(pod), "uid": object::uid(pod)},
@@ -202,8 +214,14 @@ mod tests {
     fn a_terminating_pod_serves_but_is_not_ready() {
         let ready = json!({"type": "Ready", "status": "True"});
         let mut pod = json!({"metadata": {"name": "p"}, "status": {"podIP": "10.244.0.5", "conditions": [ready]}});
-        assert_eq!(endpoint(&pod, false)["conditions"], json!({"ready": true, "serving": true, "terminating": false}));
+        assert_eq!(
+            endpoint(&pod, "10.244.0.5", false)["conditions"],
+            json!({"ready": true, "serving": true, "terminating": false})
+        );
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert_eq!(endpoint(&pod, false)["conditions"], json!({"ready": false, "serving": true, "terminating": true}));
+        assert_eq!(
+            endpoint(&pod, "10.244.0.5", false)["conditions"],
+            json!({"ready": false, "serving": true, "terminating": true})
+        );
     }
 }

@@ -73,7 +73,7 @@ impl PodContext {
     }
 
     fn references(&self) -> References<'_> {
-        References { store: &self.shared.store, pod: &self.pod, address: self.network.address.to_string() }
+        References { store: &self.shared.store, pod: &self.pod, addresses: self.network.addresses() }
     }
 
     /// Makes or refreshes the pod's volumes.

@@ -1,6 +1,7 @@
 //! The environment of a container: literal values, references, and `$(NAME)`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
 use serde_json::Value;
@@ -47,8 +48,8 @@ pub(crate) struct References<'a> {
     pub(crate) store: &'a Store,
     /// The pod.
     pub(crate) pod: &'a Pod,
-    /// The pod's address.
-    pub(crate) address: String,
+    /// The pod's addresses, the one that it is known by first.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl References<'_> {
@@ -94,7 +95,8 @@ impl References<'_> {
             "spec.serviceAccountName" => {
                 spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_else(|| "default".to_owned())
             }
-            "status.podIP" | "status.podIPs" => self.address.clone(),
+            "status.podIP" => self.addresses.first().map(IpAddr::to_string).unwrap_or_default(),
+            "status.podIPs" => self.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","),
             "status.hostIP" | "status.hostIPs" => NODE_ADDRESS.to_string(),
             _ => {
                 let entry = |prefix: &str| path.strip_prefix(prefix)?.strip_suffix("']");

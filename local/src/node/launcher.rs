@@ -16,7 +16,7 @@ mod child;
 mod client;
 mod rootfs;
 mod spec;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::HashMap;
 use std::io;

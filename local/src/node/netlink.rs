@@ -1,7 +1,7 @@
 //! Routing netlink, as far as pods need it: links, addresses and routes.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
@@ -19,9 +19,9 @@ pub(crate) enum Via {
     /// To neighbours on the link itself.
     Link(u32),
     /// To a gateway that is on the link.
-    Gateway(Ipv4Addr, u32),
+    Gateway(IpAddr, u32),
     /// To neighbours on the link, with this address as the sender's.
-    LinkFrom(u32, Ipv4Addr),
+    LinkFrom(u32, IpAddr),
 }
 
 impl Netlink {
@@ -60,35 +60,39 @@ impl Netlink {
         self.ask(message)
     }
 
-    /// Gives a link an address of its own (a /32).
-    pub(crate) fn add_address(&mut self, index: u32, address: Ipv4Addr) -> io::Result<()> {
+    /// Gives a link an address of its own (a /32 or /128), usable at once: nobody else can have it.
+    pub(crate) fn add_address(&mut self, index: u32, address: IpAddr) -> io::Result<()> {
         let mut message = Message::new(libc::RTM_NEWADDR, CREATE);
-        message.bytes.extend_from_slice(&[libc::AF_INET as u8, 32, 0, libc::RT_SCOPE_UNIVERSE]);
+        let (family, bits) = family(address);
+        let flags = if address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+        let is_of_link = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        let scope = if is_of_link { libc::RT_SCOPE_LINK } else { libc::RT_SCOPE_UNIVERSE };
+        message.bytes.extend_from_slice(&[family, bits, flags, scope]);
         message.bytes.extend_from_slice(&index.to_ne_bytes());
-        message.attribute(libc::IFA_LOCAL, &address.octets());
-        message.attribute(libc::IFA_ADDRESS, &address.octets());
+        message.address(libc::IFA_LOCAL, address);
+        message.address(libc::IFA_ADDRESS, address);
         self.ask(message)
     }
 
     /// Adds a route to a network.
-    pub(crate) fn add_route(&mut self, network: Ipv4Addr, prefix: u8, via: Via) -> io::Result<()> {
+    pub(crate) fn add_route(&mut self, network: IpAddr, prefix: u8, via: Via) -> io::Result<()> {
         let scope = match via {
             Via::Link(_) | Via::LinkFrom(..) => libc::RT_SCOPE_LINK,
             Via::Gateway(..) => libc::RT_SCOPE_UNIVERSE,
         };
         let mut message = Message::new(libc::RTM_NEWROUTE, CREATE);
         let table = libc::RT_TABLE_MAIN;
-        let head = [libc::AF_INET as u8, prefix, 0, 0, table, libc::RTPROT_STATIC, scope, libc::RTN_UNICAST];
+        let head = [family(network).0, prefix, 0, 0, table, libc::RTPROT_STATIC, scope, libc::RTN_UNICAST];
         message.bytes.extend_from_slice(&head);
         message.bytes.extend_from_slice(&0u32.to_ne_bytes());
         if prefix > 0 {
-            message.attribute(libc::RTA_DST, &network.octets());
+            message.address(libc::RTA_DST, network);
         }
         if let Via::Gateway(gateway, _) = via {
-            message.attribute(libc::RTA_GATEWAY, &gateway.octets());
+            message.address(libc::RTA_GATEWAY, gateway);
         }
         if let Via::LinkFrom(_, source) = via {
-            message.attribute(libc::RTA_PREFSRC, &source.octets());
+            message.address(libc::RTA_PREFSRC, source);
         }
         let (Via::Link(index) | Via::Gateway(_, index) | Via::LinkFrom(index, _)) = via;
         message.attribute(libc::RTA_OIF, &index.to_ne_bytes());
@@ -107,6 +111,14 @@ impl Netlink {
             Some(code) => Err(io::Error::from_raw_os_error(-code)),
             None => Err(io::Error::other("short answer from routing netlink")),
         }
+    }
+}
+
+/// The kernel's number of an address' family, and the bits of an address.
+fn family(address: IpAddr) -> (u8, u8) {
+    match address {
+        IpAddr::V4(_) => (libc::AF_INET as u8, Ipv4Addr::BITS as u8),
+        IpAddr::V6(_) => (libc::AF_INET6 as u8, 128),
     }
 }
 
@@ -147,6 +159,13 @@ impl Message {
 
     fn attribute(&mut self, kind: u16, value: &[u8]) {
         self.nest(kind, |message| message.bytes.extend_from_slice(value));
+    }
+
+    fn address(&mut self, kind: u16, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.attribute(kind, &address.octets()),
+            IpAddr::V6(address) => self.attribute(kind, &address.octets()),
+        }
     }
 
     fn text(&mut self, kind: u16, value: &str) {

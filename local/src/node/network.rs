@@ -2,11 +2,16 @@
 //!
 //! ```text
 //! pod eth0 10.244.x.y/32 ── veth ── mesh root (10.244.0.1 on lo, forwards, nftables) ── veth ── pod
+//!     and fd10:244::x:y
 //! ```
+//!
+//! Every pod has an IPv6 address too, where the machine has IPv6. Its neighbour there is `fe80::1`, which every interface
+//! of the root has: neighbours are looked for by the addresses of the link, and the node's own is on none.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::netlink::{Netlink, Via, link_index};
@@ -20,6 +25,12 @@ pub(crate) const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 pub(crate) const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The network of Services.
 pub(crate) const SERVICE_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 16);
+/// Address of the mesh's root namespace in IPv6.
+pub(crate) const NODE_ADDRESS_6: Ipv6Addr = Ipv6Addr::new(0xfd10, 0x244, 0, 0, 0, 0, 0, 1);
+/// The network of Services that are reached by IPv6.
+pub(crate) const SERVICE_NETWORK_6: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfd10, 0x96, 0, 0, 0, 0, 0, 0), 112);
+/// What every interface of the root is called by its pod.
+const NEIGHBOUR_6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// First address of the pods' network, 10.244.0.0/16.
 const POD_NETWORK: u32 = u32::from_be_bytes([10, 244, 0, 0]);
 /// Index of the loopback interface in every network namespace.
@@ -33,12 +44,30 @@ pub(crate) fn set_up_root() -> io::Result<()> {
     let mut netlink = Netlink::open()?;
     netlink.set_up(LOOPBACK)?;
     for address in [NODE_ADDRESS, API_ADDRESS, DNS_ADDRESS] {
-        netlink.add_address(LOOPBACK, address)?;
+        netlink.add_address(LOOPBACK, address.into())?;
     }
     // Service addresses need a route although they are translated before they are used; rules refuse the others.
-    netlink.add_route(SERVICE_NETWORK.0, SERVICE_NETWORK.1, Via::LinkFrom(LOOPBACK, NODE_ADDRESS))?;
+    let from = |address: IpAddr| Via::LinkFrom(LOOPBACK, address);
+    netlink.add_route(SERVICE_NETWORK.0.into(), SERVICE_NETWORK.1, from(NODE_ADDRESS.into()))?;
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+    if has_ipv6() {
+        netlink.add_address(LOOPBACK, NODE_ADDRESS_6.into())?;
+        netlink.add_route(SERVICE_NETWORK_6.0.into(), SERVICE_NETWORK_6.1, from(NODE_ADDRESS_6.into()))?;
+        std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+        use_addresses_at_once()?;
+    }
     Ok(())
+}
+
+/// Whether the calling thread's network namespace has IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    let switch = Path::new("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+    std::fs::read_to_string(switch).is_ok_and(|text| text.trim() == "0")
+}
+
+/// Lets interfaces that are made later use their own link-local addresses without asking whether somebody else has them.
+fn use_addresses_at_once() -> io::Result<()> {
+    std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")
 }
 
 /// Hands out addresses to pods and connects them.
@@ -58,9 +87,19 @@ struct Addresses {
 pub(crate) struct PodNetwork {
     /// The pod's address.
     pub(crate) address: Ipv4Addr,
+    /// Its other address, where the machine has IPv6.
+    pub(crate) address_6: Option<Ipv6Addr>,
     /// The namespaces that its containers share.
     pub(crate) namespaces: Arc<PodNamespaces>,
     network: Arc<Network>,
+}
+
+impl PodNetwork {
+    /// All addresses, the one that the pod is known by first.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let others = self.address_6.map(IpAddr::V6);
+        std::iter::once(IpAddr::V4(self.address)).chain(others).collect()
+    }
 }
 
 impl Drop for PodNetwork {
@@ -76,9 +115,10 @@ impl Network {
     /// When the system refuses, or all addresses are taken.
     pub(crate) async fn connect(self: &Arc<Self>, host_name: &str) -> io::Result<PodNetwork> {
         let address = self.take()?;
-        let created = self.create(address, host_name.to_owned()).await;
+        let address_6 = has_ipv6().then(|| in_ipv6(address));
+        let created = self.create(address, address_6, host_name.to_owned()).await;
         match created {
-            Ok(namespaces) => Ok(PodNetwork { address, namespaces, network: Arc::clone(self) }),
+            Ok(namespaces) => Ok(PodNetwork { address, address_6, namespaces, network: Arc::clone(self) }),
             Err(error) => {
                 self.release(address);
                 Err(error)
@@ -86,20 +126,33 @@ impl Network {
         }
     }
 
-    async fn create(&self, address: Ipv4Addr, host_name: String) -> io::Result<Arc<PodNamespaces>> {
+    async fn create(
+        &self,
+        address: Ipv4Addr,
+        address_6: Option<Ipv6Addr>,
+        host_name: String,
+    ) -> io::Result<Arc<PodNamespaces>> {
         let name = format!("pod{:04x}", u32::from(address) & 0xffff);
         // A netlink socket belongs to the namespace in which it was opened: this one stays the root's.
         let mut root = Netlink::open()?;
         let root_name = name.clone();
         let namespaces = PodNamespaces::create(host_name, move |namespace| {
+            if address_6.is_some() {
+                use_addresses_at_once()?;
+            }
             root.add_pair(&root_name, "eth0", namespace)?;
             let mut pod = Netlink::open()?;
             pod.set_up(LOOPBACK)?;
             let eth0 = link_index("eth0")?;
-            pod.add_address(eth0, address)?;
+            pod.add_address(eth0, address.into())?;
             pod.set_up(eth0)?;
-            pod.add_route(NODE_ADDRESS, 32, Via::Link(eth0))?;
-            pod.add_route(Ipv4Addr::UNSPECIFIED, 0, Via::Gateway(NODE_ADDRESS, eth0))?;
+            pod.add_route(NODE_ADDRESS.into(), 32, Via::Link(eth0))?;
+            pod.add_route(Ipv4Addr::UNSPECIFIED.into(), 0, Via::Gateway(NODE_ADDRESS.into(), eth0))?;
+            if let Some(address) = address_6 {
+                pod.add_address(eth0, address.into())?;
+                pod.add_route(NEIGHBOUR_6.into(), 128, Via::Link(eth0))?;
+                pod.add_route(Ipv6Addr::UNSPECIFIED.into(), 0, Via::Gateway(NEIGHBOUR_6.into(), eth0))?;
+            }
             // As container runtimes do: ports below 1024 and ping need no capability inside a pod.
             std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
             std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0")
@@ -108,7 +161,11 @@ impl Network {
         let mut root = Netlink::open()?;
         let index = link_index(&name)?;
         root.set_up(index)?;
-        root.add_route(address, 32, Via::Link(index))?;
+        root.add_route(address.into(), 32, Via::Link(index))?;
+        if let Some(address) = address_6 {
+            root.add_address(index, NEIGHBOUR_6.into())?;
+            root.add_route(address.into(), 128, Via::Link(index))?;
+        }
         Ok(namespaces)
     }
 
@@ -133,4 +190,11 @@ impl Network {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         addresses.used.remove(&(u32::from(address) & 0xffff));
     }
+}
+
+/// The IPv6 address that goes with a pod's address: `fd10:244::1:2` with 10.244.1.2.
+fn in_ipv6(address: Ipv4Addr) -> Ipv6Addr {
+    let [_, _, high, low] = address.octets();
+    let [first, second, ..] = NODE_ADDRESS_6.segments();
+    Ipv6Addr::new(first, second, 0, 0, 0, 0, high.into(), low.into())
 }

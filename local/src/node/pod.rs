@@ -108,7 +108,7 @@ impl Worker {
             }
             self.retry().await?;
         };
-        state.address = Some(network.address);
+        state.addresses = network.addresses();
         let files = self.system_files(&network, &host_name);
         let context =
             PodContext::new(Arc::clone(&self.shared), self.pod.clone(), self.reference.clone(), network, state);
@@ -144,8 +144,10 @@ impl Worker {
             Some(subdomain) => format!("{host_name}.{subdomain}.{namespace}.svc.{domain} {host_name}"),
             None => host_name.to_owned(),
         };
-        let mut hosts =
-            format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{} {own}\n", network.address);
+        let mut hosts = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
+        for address in network.addresses() {
+            hosts.push_str(&format!("{address} {own}\n"));
+        }
         let aliases = self.pod.spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten());
         for alias in aliases {
             hosts.push_str(&format!(

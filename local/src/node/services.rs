@@ -6,7 +6,7 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::api::object::{array, label, name, namespace, text};
 use crate::api::{ApiError, Reason, Selection, Store};
 use crate::node::Shared;
 
-pub(crate) use balancer::HostSockets;
+use balancer::Balancer;
+pub(crate) use balancer::{HostSockets, OpenPort};
 use dns::{DnsServer, Upstream};
 use rules::Rules;
 pub(crate) use rules::RulesError;
@@ -37,7 +38,7 @@ pub(crate) struct Services {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Service {
     /// Its address; none for a headless one.
-    pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) address: Option<IpAddr>,
     /// The name that it stands for, when its type is ExternalName.
     pub(crate) external_name: Option<String>,
     /// Whether it gets ports on the host.
@@ -45,7 +46,7 @@ pub(crate) struct Service {
     /// Its ports.
     pub(crate) ports: Vec<ServicePort>,
     /// Addresses of its ready endpoints, with the host name of those that have one.
-    pub(crate) hosts: Vec<(Ipv4Addr, Option<String>)>,
+    pub(crate) hosts: Vec<(IpAddr, Option<String>)>,
 }
 
 /// One port of a Service.
@@ -58,7 +59,7 @@ pub(crate) struct ServicePort {
     /// Port at the Service's address.
     pub(crate) port: u16,
     /// Ready endpoints: address and port.
-    pub(crate) endpoints: Vec<(Ipv4Addr, u16)>,
+    pub(crate) endpoints: Vec<(IpAddr, u16)>,
 }
 
 const SLICES: &str = "endpointslices.discovery.k8s.io";
@@ -133,14 +134,16 @@ fn is_ready(endpoint: &Value) -> bool {
     endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true)
 }
 
-fn addresses(endpoint: &Value) -> impl Iterator<Item = Ipv4Addr> {
+fn addresses(endpoint: &Value) -> impl Iterator<Item = IpAddr> {
     array(endpoint, "/addresses").iter().filter_map(Value::as_str).filter_map(|address| address.parse().ok())
 }
 
 /// What the host gives to the Services of a mesh.
 pub(crate) struct FromHost {
-    /// Ports for Services of type LoadBalancer.
-    pub(crate) ports: Vec<HostSockets>,
+    /// The port of the ingress gateway.
+    pub(crate) gateway: Option<HostSockets>,
+    /// Opens others.
+    pub(crate) more: Arc<dyn OpenPort>,
     /// A socket connected to the host's resolver.
     pub(crate) resolver: Option<std::net::UdpSocket>,
 }
@@ -178,9 +181,9 @@ pub(crate) async fn start(shared: &Shared, host: FromHost, token: &CancellationT
         tracker.spawn(async move { until.run_until_cancelled(upstream.run()).await });
     }
     DnsServer::start(&shared.domain, services.clone(), upstream, tracker.clone(), token.clone()).await?;
-    for (index, sockets) in host.ports.into_iter().enumerate() {
-        balancer::serve(sockets, index, &services, tracker, token);
-    }
+    let balancer = Balancer::new(Arc::clone(&shared.store), services, tracker.clone(), token.clone());
+    let (gateway, more, until) = (host.gateway, host.more, token.clone());
+    tracker.spawn(async move { until.run_until_cancelled(balancer.follow(gateway, more)).await });
     Ok(())
 }
 

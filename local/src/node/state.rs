@@ -1,7 +1,7 @@
 //! How the containers of a pod are doing, and the pod's status made of it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
@@ -94,8 +94,8 @@ impl ContainerState {
 pub(crate) struct PodState {
     /// All containers, by name.
     pub(crate) containers: BTreeMap<String, ContainerState>,
-    /// The pod's address, when it has one.
-    pub(crate) address: Option<Ipv4Addr>,
+    /// The pod's addresses, when it has them; the first is the one that it is known by.
+    pub(crate) addresses: Vec<IpAddr>,
     /// When the node began with it.
     pub(crate) started: Timestamp,
     /// Why the pod as a whole has failed, if it has.
@@ -117,7 +117,7 @@ impl PodState {
         let all = spec.init_containers.iter().flatten().chain(&spec.containers);
         Self {
             containers: all.map(|container| (container.name.clone(), ContainerState::new(reason))).collect(),
-            address: None,
+            addresses: Vec::new(),
             started: Timestamp::now(),
             failure: None,
             terminating: false,
@@ -168,9 +168,9 @@ impl PodState {
         if let Some(init) = spec.init_containers.as_ref().filter(|init| !init.is_empty()) {
             status["initContainerStatuses"] = self.statuses(init);
         }
-        if let Some(address) = self.address {
+        if let Some(address) = self.addresses.first() {
             status["podIP"] = json!(address);
-            status["podIPs"] = json!([{"ip": address}]);
+            status["podIPs"] = self.addresses.iter().map(|address| json!({"ip": address})).collect();
         }
         if let Some((reason, message)) = &self.failure {
             status["reason"] = json!(reason);
@@ -191,7 +191,7 @@ impl PodState {
         let mut object = json!({"status": {"conditions": old}});
         let deleting = pod.metadata.deletion_timestamp.is_some() || self.terminating;
         for (kind, holds, reason) in [
-            ("PodReadyToStartContainers", self.address.is_some(), "PodSandboxNotReady"),
+            ("PodReadyToStartContainers", !self.addresses.is_empty(), "PodSandboxNotReady"),
             ("Initialized", initialized, "ContainersNotInitialized"),
             ("Ready", ready && !deleting, not_ready),
             ("ContainersReady", ready, not_ready),

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::host_ports::HostPorts;
 use super::record::{PortRecord, Record};
 use super::{Listeners, Options};
 use crate::api::{Api, ApiConfig, ApiError, PodRef, StartError, Store, TokenRequest, kubeconfig};
@@ -38,14 +39,14 @@ enum InnerError {
 }
 
 /// Runs the mesh in this process, which is PID 1 of its namespaces and has one thread.
-pub(super) fn run(options: &Options, listeners: &Listeners, supervisor: (u32, u64)) -> u8 {
+pub(super) fn run(options: &Options, listeners: &Listeners, supervisor: (u32, u64), asks: OwnedFd) -> u8 {
     match prepare(options).and_then(|(run_dir, launcher)| {
         if let Err(error) = logging::init(Format::Text, "info") {
             eprintln!("warning: {error}");
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| InnerError::System("start the runtime", error))?;
-        let outcome = runtime.block_on(serve(options, listeners, supervisor, run_dir, launcher));
+        let outcome = runtime.block_on(serve(options, (listeners, asks), supervisor, run_dir, launcher));
         runtime.shutdown_timeout(Duration::from_millis(100));
         outcome
     }) {
@@ -74,7 +75,7 @@ fn mount_run(run_dir: &Path) -> io::Result<()> {
 
 async fn serve(
     options: &Options,
-    listeners: &Listeners,
+    (listeners, asks): (&Listeners, OwnedFd),
     supervisor: (u32, u64),
     run_dir: PathBuf,
     launcher: OwnedFd,
@@ -108,7 +109,7 @@ async fn serve(
     });
     streams.connect(&shared);
     let tasks = Tasks::under(&token);
-    let host = from_host(listeners).map_err(system("use the host's ports"))?;
+    let host = from_host(listeners, asks).map_err(system("use the host's ports"))?;
     node::start_services(&shared, host, &token).await?;
     let port = listeners.api.local_addr().map_err(system("listen for the API"))?.port();
     crate::api::serve(&api, api_listeners(&listeners.api).map_err(system("listen for the API"))?, &tasks)?;
@@ -135,13 +136,14 @@ async fn serve(
 }
 
 /// What the supervisor opened on the host, for this runtime.
-fn from_host(listeners: &Listeners) -> io::Result<FromHost> {
-    let ports = listeners.host_ports.iter().map(|port| {
+fn from_host(listeners: &Listeners, asks: OwnedFd) -> io::Result<FromHost> {
+    let gateway = listeners.host_ports.first().map(|port| {
         let listeners = port.listeners.iter().map(adopt).collect::<io::Result<_>>()?;
-        Ok(HostSockets { listeners })
+        io::Result::Ok(HostSockets { port: port.port, listeners })
     });
     Ok(FromHost {
-        ports: ports.collect::<io::Result<_>>()?,
+        gateway: gateway.transpose()?,
+        more: HostPorts::new(asks),
         resolver: listeners.resolver.as_ref().map(std::net::UdpSocket::try_clone).transpose()?,
     })
 }

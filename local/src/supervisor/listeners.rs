@@ -65,7 +65,7 @@ fn resolver() -> Option<UdpSocket> {
     })
 }
 
-fn open_host_port(wanted: u16, next_free: bool) -> Result<HostPort, PortInUse> {
+pub(super) fn open_host_port(wanted: u16, next_free: bool) -> Result<HostPort, PortInUse> {
     let mut first_error = None;
     let last = if next_free { wanted.saturating_add(TRIES) } else { wanted };
     for port in wanted..=last {

@@ -148,3 +148,35 @@ async fn logs_and_exec_reach_the_pod() {
     assert_eq!(failed.status.code(), Some(3), "{}", String::from_utf8_lossy(&failed.stderr));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_and_edits_work_and_what_does_not_says_the_way_around() {
+    if !is_there().await {
+        return;
+    }
+    let server = Server::start().await;
+    furnish(&server);
+    good(&server, &["scale", "deployment/web", "--replicas=0"]).await;
+    good(&server, &["rollout", "restart", "deployment/web"]).await;
+    good(&server, &["rollout", "status", "deployment/web", "--timeout=10s"]).await;
+    let revisions = good(&server, &["rollout", "history", "deployment/web"]).await;
+    assert!(revisions.contains("REVISION") && revisions.lines().any(|line| line.starts_with('2')), "{revisions}");
+    good(&server, &["patch", "deployment/web", "-p", r#"{"spec":{"minReadySeconds":1}}"#]).await;
+    good(&server, &["set", "image", "deployment/web", "c=j"]).await;
+    let image = "jsonpath={.spec.template.spec.containers[0].image}";
+    assert_eq!(good(&server, &["get", "deployment/web", "-o", image]).await, "j");
+
+    let refused = kubectl(&server, &["create", "configmap", "made", "--from-literal=a=b"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("--dry-run=client -o yaml | kubectl apply -f -"), "{said}");
+    let made = good(&server, &["create", "configmap", "made", "--from-literal=a=b", "--dry-run=client", "-o", "yaml"]).await;
+    let file = server.kubeconfig().with_file_name("made.yaml");
+    std::fs::write(&file, made).expect("written");
+    good(&server, &["apply", "-f", file.to_str().expect("a path")]).await;
+    assert_eq!(good(&server, &["get", "configmap", "made", "-o", "jsonpath={.data.a}"]).await, "b");
+
+    let refused = kubectl(&server, &["port-forward", "pod/p", ":80"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("use `meshctl local port-forward`"), "{said}");
+    server.stop().await;
+}

@@ -82,6 +82,14 @@ impl Mesh {
         api.create(&PostParams::default(), &object).await.expect("the object is created");
     }
 
+    /// The EndpointSlices of a service.
+    pub(crate) async fn slices(&self, service: &str) -> Vec<Value> {
+        let kind = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "any"}});
+        let labels = format!("kubernetes.io/service-name={service}");
+        let list = self.dynamic(&kind).list(&kube::api::ListParams::default().labels(&labels)).await.expect("a list");
+        list.items.into_iter().map(|it| serde_json::to_value(it).expect("an object")).collect()
+    }
+
     fn dynamic(&self, object: &Value) -> Api<kube::core::DynamicObject> {
         let types = serde_json::from_value(object.clone()).expect("apiVersion and kind");
         let gvk = kube::core::GroupVersionKind::try_from(&types).expect("a kind");

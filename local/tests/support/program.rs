@@ -35,7 +35,8 @@ fn supervise(state_dir: &str, port: &str) -> ExitCode {
 
 /// Answers every request with a text, or with a file that is asked for by an absolute path below `/file`.
 fn serve(port: &str, text: &str) -> ExitCode {
-    let Ok(listener) = TcpListener::bind(format!("0.0.0.0:{port}")) else { return ExitCode::FAILURE };
+    let listener = TcpListener::bind(format!("[::]:{port}")).or_else(|_| TcpListener::bind(format!("0.0.0.0:{port}")));
+    let Ok(listener) = listener else { return ExitCode::FAILURE };
     println!("listening on {port}");
     for stream in listener.incoming().flatten() {
         let _ = answer(stream, text);
@@ -57,7 +58,7 @@ fn answer(mut stream: TcpStream, text: &str) -> std::io::Result<()> {
             Ok(text) => ("200 OK", text),
             Err(error) => ("404 Not Found", error.to_string()),
         },
-        None if path.starts_with("/peer") => ("200 OK", stream.peer_addr()?.ip().to_string()),
+        None if path.starts_with("/peer") => ("200 OK", stream.peer_addr()?.ip().to_canonical().to_string()),
         None => ("200 OK", text.to_owned()),
     };
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())

@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         pods::what_was_made_is_exported_and_can_be_applied_again,
         reach::ports_are_forwarded_by_many_connections_and_over_the_end_of_a_pod,
         reach::a_port_that_is_taken_or_unknown_is_told,
+        reach::every_balanced_service_has_a_port_of_this_machine,
         crash::whatever_is_killed_comes_back_and_nothing_is_lost,
         crash::a_damaged_journal_is_told_and_recovered,
         disk::on_a_full_disk_writes_are_refused_and_everything_else_goes_on,

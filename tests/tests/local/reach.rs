@@ -92,3 +92,41 @@ pub(crate) fn a_port_that_is_taken_or_unknown_is_told(mesh: &Mesh) {
     let _ = child.kill();
     let _ = child.wait();
 }
+
+const BALANCED: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: ratings-outside}
+spec:
+  type: LoadBalancer
+  selector: {app: ratings}
+  ports: [{name: http, port: 19080, targetPort: 9080}]
+";
+
+pub(crate) fn every_balanced_service_has_a_port_of_this_machine(mesh: &Mesh) {
+    mesh.without_rules();
+    let _ = mesh.meshctl_with_input(&["create", "-f", "-"], BALANCED).ok();
+    let port = eventually(Duration::from_secs(10), || {
+        let status = mesh.json(&["local", "status", "-o", "json"]);
+        let ports = status["hostPorts"].as_array().cloned().unwrap_or_default();
+        match ports.first().and_then(|port| port["hostPort"].as_u64()) {
+            Some(port) if ports[0]["service"] == "ratings-outside" => Ok(port),
+            _ => Err(status["hostPorts"].to_string()),
+        }
+    });
+    assert!(port >= 19080, "the port that it has, or one after it: {port}");
+    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        let answer = Client::new(&address).get("/ratings/0", &[]).expect("it answers");
+        assert!(answer.status == 200 && answer.body.contains("Reviewer1"), "{address}: {answer:?}");
+    }
+    let status = mesh.meshctl(&["local", "status"]).ok().stdout;
+    assert!(status.contains(&format!("127.0.0.1:{port} -> service default/ratings-outside:19080")), "{status}");
+    assert_eq!(Client::new(mesh.gateway()).get("/productpage", &[]).expect("it answers").status, 200);
+    let _ = mesh.meshctl_with_input(&["delete", "-f", "-"], BALANCED).ok();
+    eventually(Duration::from_secs(10), || {
+        match std::net::TcpStream::connect(("127.0.0.1", port.try_into().unwrap_or(0))) {
+            Ok(_) => Err("the port is open still".to_owned()),
+            Err(_) => Ok(()),
+        }
+    });
+}

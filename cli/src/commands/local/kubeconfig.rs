@@ -30,13 +30,15 @@ pub(super) struct KubeconfigArgs {
     #[arg(long, conflicts_with = "merge")]
     raw: bool,
     /// Add it to a kubeconfig, by default ~/.kube/config; everything else in that file stays
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "FILE", default_missing_value = "")]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "FILE", default_missing_value = KUBECTLS)]
     merge: Option<PathBuf>,
     /// With --merge: make it the current context
     #[arg(long, requires = "merge")]
     set_current: bool,
 }
 
+/// What `--merge` means by itself: kubectl's own file.
+const KUBECTLS: &str = "~/.kube/config";
 /// The file of the state directory that says where the mesh was merged into.
 const NOTE: &str = "merged-kubeconfigs.json";
 /// The lists of a kubeconfig.
@@ -62,7 +64,7 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &KubeconfigArgs) -> Result<(), E
         return Err(mesh.not_running());
     }
     if let Some(file) = &args.merge {
-        let file = match file.as_os_str().is_empty() {
+        let file = match file == Path::new(KUBECTLS) {
             false => std::path::absolute(file).unwrap_or_else(|_| file.clone()),
             true => app.settings.default_kubeconfig().ok_or_else(|| {
                 Error::failed("HOME is not set, so there is no ~/.kube/config").hint("name one with `--merge=FILE`")

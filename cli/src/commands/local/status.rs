@@ -44,12 +44,15 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &StatusArgs) -> Result<(), Error
             _ => Err(mesh.not_running()),
         };
     };
-    let (pods, has_gateway) = app.block_on(async {
+    let (pods, services) = app.block_on(async {
         let cluster = mesh.cluster().await?;
         let list = cluster.list(&known("pods")?, &Selection::default()).await?;
-        let gateway = cluster.get(&known("services")?, SYSTEM_NAMESPACE, INGRESS_GATEWAY).await?;
-        Ok((items(&list).cloned().collect::<Vec<Value>>(), gateway.is_some()))
+        let services = cluster.list(&known("services")?, &Selection::default()).await?;
+        Ok((items(&list).cloned().collect::<Vec<Value>>(), services))
     })?;
+    let is_gateway = |service: &Value| namespace_of(service) == SYSTEM_NAMESPACE && name_of(service) == INGRESS_GATEWAY;
+    let has_gateway = items(&services).any(is_gateway);
+    let host_ports: Vec<Value> = items(&services).filter(|service| !is_gateway(service)).flat_map(host_ports).collect();
     let gateway =
         record.host_ports.first().filter(|_| has_gateway).map(|port| format!("http://127.0.0.1:{}", port.port));
     let value = || {
@@ -61,6 +64,7 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &StatusArgs) -> Result<(), Error
             "started": record.started,
             "api": format!("https://{}", record.api),
             "gateway": gateway,
+            "hostPorts": host_ports,
             "kubeconfig": mesh.dir.join("kubeconfig"),
             "stateDir": mesh.dir,
             "pods": pods.iter().map(pod_value).collect::<Vec<_>>(),
@@ -77,6 +81,11 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &StatusArgs) -> Result<(), Error
     let up = age(&record.started, now);
     app.ui.line(&format!("mesh      {} (version {}, up {up}, process {})", mesh.name, record.version, record.pid))?;
     app.ui.line(&format!("gateway   {}", gateway.as_deref().unwrap_or("none")))?;
+    for port in &host_ports {
+        let text = |field: &str| port[field].as_str().unwrap_or_default();
+        let place = format!("{}/{}:{}", text("namespace"), text("service"), port["port"]);
+        app.ui.line(&format!("port      127.0.0.1:{} -> service {place}", port["hostPort"]))?;
+    }
     app.ui.line(&format!("state     {}", mesh.dir.display()))?;
     app.ui.line("")?;
     if pods.is_empty() {
@@ -89,6 +98,18 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &StatusArgs) -> Result<(), Error
         }
     }
     Ok(())
+}
+
+/// The ports of this machine that lead to a Service of type LoadBalancer.
+fn host_ports(service: &Value) -> Vec<Value> {
+    let noted = text(service, &["metadata", "annotations", "local.meshctl.io/host-ports"]).unwrap_or_default();
+    let ports: serde_json::Map<String, Value> = serde_json::from_str(noted).unwrap_or_default();
+    let is_balanced = text(service, &["spec", "type"]) == Some("LoadBalancer");
+    let facts = |(port, host): (String, Value)| {
+        let port: u16 = port.parse().ok()?;
+        Some(json!({ "namespace": namespace_of(service), "service": name_of(service), "port": port, "hostPort": host }))
+    };
+    ports.into_iter().filter(|_| is_balanced).filter_map(facts).collect()
 }
 
 fn table(app: &App, pods: &[Value], now: Timestamp) -> Table {

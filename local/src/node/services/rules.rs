@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 use super::Services;
-use crate::node::network::{API_ADDRESS, DNS_ADDRESS};
+use crate::node::network::{API_ADDRESS, DNS_ADDRESS, SERVICE_NETWORK, SERVICE_NETWORK_6, has_ipv6};
 use crate::supervisor::find_program;
 
 /// Why the rules could not be changed.
@@ -32,11 +32,11 @@ pub(crate) enum RulesError {
 /// The rules in force.
 pub(crate) struct Rules {
     nft: std::path::PathBuf,
-    chains: BTreeMap<Vip, Vec<(Ipv4Addr, u16)>>,
-    hairpins: BTreeSet<Ipv4Addr>,
+    chains: BTreeMap<Vip, Vec<(IpAddr, u16)>>,
+    hairpins: BTreeSet<IpAddr>,
 }
 
-type Vip = (Ipv4Addr, &'static str, u16);
+type Vip = (IpAddr, &'static str, u16);
 
 impl Rules {
     /// Writes the table without any Service.
@@ -46,7 +46,10 @@ impl Rules {
     pub(crate) async fn install() -> Result<Self, RulesError> {
         let nft = find_program("nft").ok_or_else(|| io::Error::other("nft is not installed"))?;
         let rules = Self { nft, chains: BTreeMap::new(), hairpins: BTreeSet::new() };
-        rules.apply(&table()).await?;
+        rules.apply(&table(&Family::V4)).await?;
+        if has_ipv6() {
+            rules.apply(&table(&Family::V6)).await?;
+        }
         Ok(rules)
     }
 
@@ -91,82 +94,120 @@ impl Rules {
     }
 }
 
+/// What differs between the two families of addresses; each has a table of its own.
+struct Family {
+    /// The table's family, and the word for an address of it.
+    word: &'static str,
+    /// The type of an address.
+    kind: &'static str,
+    /// The protocol of errors.
+    errors: &'static str,
+}
+
+impl Family {
+    const V4: Self = Self { word: "ip", kind: "ipv4_addr", errors: "icmp" };
+    const V6: Self = Self { word: "ip6", kind: "ipv6_addr", errors: "icmpv6" };
+
+    fn of(address: &IpAddr) -> &'static Self {
+        if address.is_ipv4() { &Self::V4 } else { &Self::V6 }
+    }
+
+    /// The network of Services, and those of its addresses that are served themselves.
+    fn network(&self) -> (String, String) {
+        if self.word == Self::V4.word {
+            let own = format!("{} daddr {{ {API_ADDRESS}, {DNS_ADDRESS} }} return;", self.word);
+            return (format!("{}/{}", SERVICE_NETWORK.0, SERVICE_NETWORK.1), own);
+        }
+        (format!("{}/{}", SERVICE_NETWORK_6.0, SERVICE_NETWORK_6.1), String::new())
+    }
+}
+
 /// What is not translated although it is in the network of Services has nobody behind it: whoever tries is told at once.
-fn table() -> String {
+fn table(family: &Family) -> String {
+    let Family { word, kind, errors } = family;
+    let (network, own) = family.network();
     format!(
-        "add table ip mesh
-delete table ip mesh
-table ip mesh {{
-  map vips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
-  set hairpin {{ type ipv4_addr . ipv4_addr; }}
+        "add table {word} mesh
+delete table {word} mesh
+table {word} mesh {{
+  map vips {{ type {kind} . inet_proto . inet_service : verdict; }}
+  set hairpin {{ type {kind} . {kind}; }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
-    ip daddr 10.96.0.0/16 ip daddr . meta l4proto . th dport vmap @vips;
+    {word} daddr {network} {word} daddr . meta l4proto . th dport vmap @vips;
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
-    ip daddr 10.96.0.0/16 ip daddr . meta l4proto . th dport vmap @vips;
+    {word} daddr {network} {word} daddr . meta l4proto . th dport vmap @vips;
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
-    ct status dnat ip saddr . ip daddr @hairpin masquerade;
+    ct status dnat {word} saddr . {word} daddr @hairpin masquerade;
   }}
   chain refuse {{
-    ip daddr {{ {API_ADDRESS}, {DNS_ADDRESS} }} return;
+    {own}
     meta l4proto tcp reject with tcp reset;
-    reject with icmp port-unreachable;
+    reject with {errors} port-unreachable;
   }}
   chain refuse_forwarded {{
     type filter hook prerouting priority -90; policy accept;
-    ip daddr 10.96.0.0/16 jump refuse;
+    {word} daddr {network} jump refuse;
   }}
   chain refuse_own {{
     type filter hook output priority -90; policy accept;
-    ip daddr 10.96.0.0/16 jump refuse;
+    {word} daddr {network} jump refuse;
   }}
 }}
 "
     )
 }
 
-fn chains(services: &Services) -> BTreeMap<Vip, Vec<(Ipv4Addr, u16)>> {
+fn chains(services: &Services) -> BTreeMap<Vip, Vec<(IpAddr, u16)>> {
     let mut chains = BTreeMap::new();
     for service in services.services.values() {
         // The API and DNS are served at their Services' addresses themselves.
         let Some(address) = service.address.filter(|it| *it != API_ADDRESS && *it != DNS_ADDRESS) else { continue };
-        for port in service.ports.iter().filter(|port| !port.endpoints.is_empty()) {
-            chains.insert((address, port.protocol, port.port), port.endpoints.clone());
+        for port in &service.ports {
+            // A translation stays within a family.
+            let mut endpoints = port.endpoints.clone();
+            endpoints.retain(|(endpoint, _)| endpoint.is_ipv4() == address.is_ipv4());
+            if !endpoints.is_empty() {
+                chains.insert((address, port.protocol, port.port), endpoints);
+            }
         }
     }
     chains
 }
 
-type State<'a> = (&'a BTreeMap<Vip, Vec<(Ipv4Addr, u16)>>, &'a BTreeSet<Ipv4Addr>);
+type State<'a> = (&'a BTreeMap<Vip, Vec<(IpAddr, u16)>>, &'a BTreeSet<IpAddr>);
 
 /// The commands that lead from one state to the other.
 fn difference((old, old_hairpins): State<'_>, (new, new_hairpins): State<'_>) -> String {
     let mut script = String::new();
     for vip in old.keys().filter(|vip| !new.contains_key(vip)) {
         let (address, protocol, port) = vip;
-        let chain = chain_name(vip);
-        let _ = writeln!(script, "delete element ip mesh vips {{ {address} . {protocol} . {port} : goto {chain} }}");
-        let _ = writeln!(script, "delete chain ip mesh {chain}");
+        let (word, chain) = (Family::of(address).word, chain_name(vip));
+        let _ =
+            writeln!(script, "delete element {word} mesh vips {{ {address} . {protocol} . {port} : goto {chain} }}");
+        let _ = writeln!(script, "delete chain {word} mesh {chain}");
     }
     for (vip, endpoints) in new {
-        let chain = chain_name(vip);
+        let (address, protocol, port) = vip;
+        let (word, chain) = (Family::of(address).word, chain_name(vip));
         match old.get(vip) {
             Some(known) if known == endpoints => continue,
             Some(_) => {
-                let _ = writeln!(script, "flush chain ip mesh {chain}");
+                let _ = writeln!(script, "flush chain {word} mesh {chain}");
             }
             None => {
-                let _ = writeln!(script, "add chain ip mesh {chain}");
+                let _ = writeln!(script, "add chain {word} mesh {chain}");
             }
         }
-        let (address, protocol, port) = vip;
-        let _ = writeln!(script, "add rule ip mesh {chain} meta l4proto {protocol} {}", translation(endpoints));
+        let _ =
+            writeln!(script, "add rule {word} mesh {chain} meta l4proto {protocol} {}", translation(word, endpoints));
         if !old.contains_key(vip) {
-            let _ = writeln!(script, "add element ip mesh vips {{ {address} . {protocol} . {port} : goto {chain} }}");
+            let _ =
+                writeln!(script, "add element {word} mesh vips {{ {address} . {protocol} . {port} : goto {chain} }}");
         }
     }
     for (command, addresses) in [
@@ -174,39 +215,42 @@ fn difference((old, old_hairpins): State<'_>, (new, new_hairpins): State<'_>) ->
         ("add", new_hairpins.difference(old_hairpins).collect()),
     ] {
         for address in addresses {
-            let _ = writeln!(script, "{command} element ip mesh hairpin {{ {address} . {address} }}");
+            let word = Family::of(address).word;
+            let _ = writeln!(script, "{command} element {word} mesh hairpin {{ {address} . {address} }}");
         }
     }
     script
 }
 
 fn chain_name((address, protocol, port): &Vip) -> String {
-    format!("s_{}_{protocol}_{port}", address.to_string().replace('.', "_"))
+    format!("s_{}_{protocol}_{port}", address.to_string().replace(['.', ':'], "_"))
 }
 
-fn translation(endpoints: &[(Ipv4Addr, u16)]) -> String {
+fn translation(word: &str, endpoints: &[(IpAddr, u16)]) -> String {
     if let [(address, port)] = endpoints {
-        return format!("dnat to {address}:{port}");
+        return format!("dnat to {}", std::net::SocketAddr::new(*address, *port));
     }
     let targets: Vec<_> = endpoints
         .iter()
         .enumerate()
         .map(|(number, (address, port))| format!("{number} : {address} . {port}"))
         .collect();
-    format!("dnat ip to numgen random mod {} map {{ {} }}", endpoints.len(), targets.join(", "))
+    format!("dnat {word} to numgen random mod {} map {{ {} }}", endpoints.len(), targets.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
-    fn endpoint(last: u8) -> (Ipv4Addr, u16) {
-        (Ipv4Addr::new(10, 244, 1, last), 8080)
+    fn endpoint(last: u8) -> (IpAddr, u16) {
+        (Ipv4Addr::new(10, 244, 1, last).into(), 8080)
     }
 
     #[test]
     fn only_what_has_changed_is_written() {
-        let (a, b) = ((Ipv4Addr::new(10, 96, 1, 1), "tcp", 80), (Ipv4Addr::new(10, 96, 1, 2), "tcp", 80));
+        let (a, b) = ((Ipv4Addr::new(10, 96, 1, 1).into(), "tcp", 80), (Ipv4Addr::new(10, 96, 1, 2).into(), "tcp", 80));
         let old = BTreeMap::from([(a, vec![endpoint(1)]), (b, vec![endpoint(1)])]);
         let hairpins = BTreeSet::from([endpoint(1).0]);
         assert_eq!(difference((&old, &hairpins), (&old, &hairpins)), "");
@@ -221,5 +265,25 @@ mod tests {
              { 0 : 10.244.1.1 . 8080, 1 : 10.244.1.2 . 8080 }\n\
              add element ip mesh hairpin { 10.244.1.2 . 10.244.1.2 }\n"
         );
+    }
+
+    #[test]
+    fn a_service_in_ipv6_has_its_chain_in_the_other_table() {
+        let vip: IpAddr = "fd10:96::1:2".parse().expect("an address");
+        let pod = |last| (IpAddr::from(Ipv6Addr::new(0xfd10, 0x244, 0, 0, 0, 0, 1, last)), 80);
+        let (none, nobody) = (BTreeMap::new(), BTreeSet::new());
+        let one = BTreeMap::from([((vip, "tcp", 80), vec![pod(5)])]);
+        assert_eq!(
+            difference((&none, &nobody), (&one, &nobody)),
+            "add chain ip6 mesh s_fd10_96__1_2_tcp_80\n\
+             add rule ip6 mesh s_fd10_96__1_2_tcp_80 meta l4proto tcp dnat to [fd10:244::1:5]:80\n\
+             add element ip6 mesh vips { fd10:96::1:2 . tcp . 80 : goto s_fd10_96__1_2_tcp_80 }\n"
+        );
+        assert_eq!(
+            translation("ip6", &[pod(5), pod(6)]),
+            "dnat ip6 to numgen random mod 2 map { 0 : fd10:244::1:5 . 80, 1 : fd10:244::1:6 . 80 }"
+        );
+        let table = table(&Family::V6);
+        assert!(table.contains("ip6 daddr fd10:96::/112 jump refuse") && !table.contains("10.96."), "{table}");
     }
 }

@@ -1,11 +1,11 @@
 //! What the cluster's names mean, as Kubernetes' DNS specification has it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr as _;
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::Query;
-use hickory_proto::rr::rdata::{A, CNAME, PTR, SOA, SRV};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::node::services::{Service, Services};
@@ -37,7 +37,7 @@ enum Target<'a> {
     /// A Service.
     Service(&'a Service),
     /// A host behind a headless Service, or a pod.
-    Host(Ipv4Addr),
+    Host(IpAddr),
     /// A named port of a Service, whose name is the last part.
     Port { service: &'a Service, port: &'a str, protocol: &'a str, target: Name },
     /// A name that only has others below it.
@@ -134,14 +134,14 @@ impl Zone {
     }
 
     /// The names of an address.
-    fn names_of(&self, services: &Services, query: &Query, address: Ipv4Addr) -> Outcome {
+    fn names_of(&self, services: &Services, query: &Query, address: IpAddr) -> Outcome {
         let mut names = Vec::new();
         for ((namespace, name), service) in &services.services {
             let host = service.hosts.iter().find(|(host, _)| *host == address);
             let host = match (service.address, host) {
                 (Some(own), _) if own == address => None,
                 (None, Some((address, host))) => {
-                    Some(host.clone().unwrap_or_else(|| address.to_string().replace('.', "-")))
+                    Some(host.clone().unwrap_or_else(|| address.to_string().replace(['.', ':'], "-")))
                 }
                 _ => continue,
             };
@@ -161,8 +161,11 @@ impl Zone {
     }
 }
 
-fn is_ours(address: Ipv4Addr) -> bool {
-    matches!(address.octets(), [10, 96 | 244, ..])
+fn is_ours(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => matches!(address.octets(), [10, 96 | 244, ..]),
+        IpAddr::V6(address) => matches!(address.segments(), [0xfd10, 0x96 | 0x244, ..]),
+    }
 }
 
 fn record(query: &Query, data: RData) -> Record {
@@ -173,13 +176,14 @@ fn records(records: Vec<Record>) -> Outcome {
     if records.is_empty() { Outcome::NoData } else { Outcome::Records(records) }
 }
 
-fn addresses(query: &Query, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Outcome {
-    match query.query_type() {
-        RecordType::A | RecordType::ANY => {
-            records(addresses.into_iter().map(|address| record(query, RData::A(A(address)))).collect())
-        }
-        _ => Outcome::NoData,
-    }
+fn addresses(query: &Query, addresses: impl IntoIterator<Item = IpAddr>) -> Outcome {
+    let kind = query.query_type();
+    let data = |address| match address {
+        IpAddr::V4(address) if matches!(kind, RecordType::A | RecordType::ANY) => Some(RData::A(A(address))),
+        IpAddr::V6(address) if matches!(kind, RecordType::AAAA | RecordType::ANY) => Some(RData::AAAA(AAAA(address))),
+        _ => None,
+    };
+    records(addresses.into_iter().filter_map(data).map(|data| record(query, data)).collect())
 }
 
 fn of_service(query: &Query, service: &Service) -> Outcome {
@@ -199,20 +203,25 @@ fn of_service(query: &Query, service: &Service) -> Outcome {
     }
 }
 
-/// `10-244-0-5` as an address.
-fn dashed(label: &str) -> Option<Ipv4Addr> {
-    label.replace('-', ".").parse().ok()
+/// `10-244-0-5` or `fd10-244--1-2` as an address.
+fn dashed(label: &str) -> Option<IpAddr> {
+    let v4 = label.replace('-', ".").parse::<Ipv4Addr>().map(IpAddr::V4);
+    v4.or_else(|_| label.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::V6)).ok()
 }
 
-/// The address that a name below `in-addr.arpa` asks about.
-fn reverse(name: &Name) -> Option<Ipv4Addr> {
+/// The address that a name below `in-addr.arpa` or `ip6.arpa` asks about.
+fn reverse(name: &Name) -> Option<IpAddr> {
     let text = name.to_ascii();
-    let digits = text.trim_end_matches('.').strip_suffix(".in-addr.arpa")?;
-    let reversed: Vec<&str> = digits.rsplit('.').collect();
-    match reversed.join(".").parse().ok()? {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
+    let text = text.trim_end_matches('.');
+    if let Some(digits) = text.strip_suffix(".in-addr.arpa") {
+        let reversed: Vec<&str> = digits.rsplit('.').collect();
+        return reversed.join(".").parse::<Ipv4Addr>().ok().map(IpAddr::V4);
     }
+    let digits: Vec<&str> = text.strip_suffix(".ip6.arpa")?.rsplit('.').collect();
+    if digits.len() != 32 || digits.iter().any(|digit| digit.len() != 1) {
+        return None;
+    }
+    u128::from_str_radix(&digits.concat(), 16).ok().map(|bits| IpAddr::V6(bits.into()))
 }
 
 #[cfg(test)]
@@ -225,13 +234,18 @@ mod tests {
     fn services() -> Services {
         let port = || ServicePort { name: "http".to_owned(), protocol: "tcp", port: 9080, endpoints: Vec::new() };
         let key = |name: &str| ("default".to_owned(), name.to_owned());
-        let hosts = vec![(Ipv4Addr::new(10, 244, 1, 1), Some("db-0".to_owned())), (Ipv4Addr::new(10, 244, 1, 2), None)];
-        let reviews = Service { address: Some(Ipv4Addr::new(10, 96, 3, 4)), ports: vec![port()], ..Service::default() };
+        let at = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let hosts = vec![(at("10.244.1.1"), Some("db-0".to_owned())), (at("10.244.1.2"), None)];
+        let reviews = Service { address: Some(at("10.96.3.4")), ports: vec![port()], ..Service::default() };
+        let six = Service { address: Some(at("fd10:96::3:4")), ports: vec![port()], ..Service::default() };
+        let hosts_6 = vec![(at("fd10:244::1:1"), None)];
         let external = Service { external_name: Some("example.com".to_owned()), ..Service::default() };
         Services {
             services: BTreeMap::from([
                 (key("reviews"), reviews),
                 (key("db"), Service { hosts, ports: vec![port()], ..Service::default() }),
+                (key("six"), six),
+                (key("db6"), Service { hosts: hosts_6, ports: vec![port()], ..Service::default() }),
                 (key("out"), external),
                 (key("empty"), Service::default()),
             ]),
@@ -277,6 +291,17 @@ mod tests {
             ("1.1.244.10.in-addr.arpa.", RecordType::PTR, "db-0.db.default.svc.cluster.local."),
             ("9.9.96.10.in-addr.arpa.", RecordType::PTR, "NoName"),
             ("1.1.168.192.in-addr.arpa.", RecordType::PTR, "Outside"),
+            ("six.default.svc.cluster.local.", RecordType::AAAA, "fd10:96::3:4"),
+            ("six.default.svc.cluster.local.", RecordType::A, "NoData"),
+            ("db6.default.svc.cluster.local.", RecordType::AAAA, "fd10:244::1:1"),
+            ("fd10-244--1-1.db6.default.svc.cluster.local.", RecordType::AAAA, "fd10:244::1:1"),
+            (
+                "4.0.0.0.3.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.6.9.0.0.0.1.d.f.ip6.arpa.",
+                RecordType::PTR,
+                "six.default.svc.cluster.local.",
+            ),
+            ("9.0.0.0.9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.6.9.0.0.0.1.d.f.ip6.arpa.", RecordType::PTR, "NoName"),
+            ("1.ip6.arpa.", RecordType::PTR, "Outside"),
             ("example.com.", RecordType::A, "Outside"),
         ] {
             assert_eq!(ask(name, kind), expected, "{name} {kind}");
