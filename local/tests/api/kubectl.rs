@@ -169,7 +169,8 @@ async fn restarts_and_edits_work_and_what_does_not_says_the_way_around() {
     let refused = kubectl(&server, &["create", "configmap", "made", "--from-literal=a=b"]).await;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("--dry-run=client -o yaml | kubectl apply -f -"), "{said}");
-    let made = good(&server, &["create", "configmap", "made", "--from-literal=a=b", "--dry-run=client", "-o", "yaml"]).await;
+    let made =
+        good(&server, &["create", "configmap", "made", "--from-literal=a=b", "--dry-run=client", "-o", "yaml"]).await;
     let file = server.kubeconfig().with_file_name("made.yaml");
     std::fs::write(&file, made).expect("written");
     good(&server, &["apply", "-f", file.to_str().expect("a path")]).await;
