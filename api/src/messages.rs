@@ -1,5 +1,7 @@
 //! What the mesh's daemons answer on their debug ports, as the CLI reads it: plain JSON.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Answer of Pilot's `GET /v1/proxies`.
@@ -10,6 +12,9 @@ pub struct Proxies {
     pub pilot: String,
     /// Version of that Pilot's binary.
     pub version: String,
+    /// Pilot's own identity, once it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub svid: Option<SvidStatus>,
     /// Every proxy connected to it, by id.
     pub proxies: Vec<ProxyStatus>,
 }
@@ -28,8 +33,50 @@ pub struct ProxyStatus {
     pub version: String,
     /// When it connected, RFC 3339.
     pub connected_since: String,
+    /// Its identity, as far as it has one and tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub svid: Option<SvidStatus>,
     /// State per resource type, in the order LDS, RDS, CDS, EDS.
     pub types: Vec<TypeStatus>,
+}
+
+/// A proxy's identity as it tells Pilot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SvidStatus {
+    /// SPIFFE ID.
+    pub id: String,
+    /// The certificate's serial number, in hexadecimal.
+    pub serial: String,
+    /// When the proxy got it, RFC 3339.
+    pub since: String,
+    /// When it ends, RFC 3339.
+    pub not_after: String,
+    /// Short hash of the roots that the proxy trusts.
+    pub bundle: String,
+    /// Identifier of the key that signed the certificate, in hexadecimal.
+    #[serde(default)]
+    pub issuer: String,
+    /// Whether the stream to Pilot is authenticated by the certificate, and not by a token alone.
+    pub is_shown: bool,
+}
+
+/// Keys of a proxy's metadata, by which it tells Pilot of its identity.
+pub mod node_metadata {
+    /// SPIFFE ID.
+    pub const SVID: &str = "MESH_SVID";
+    /// The certificate's serial number.
+    pub const SVID_SERIAL: &str = "MESH_SVID_SERIAL";
+    /// When the proxy got it.
+    pub const SVID_SINCE: &str = "MESH_SVID_SINCE";
+    /// When it ends.
+    pub const SVID_NOT_AFTER: &str = "MESH_SVID_NOT_AFTER";
+    /// Identifier of the key that signed it.
+    pub const SVID_ISSUER: &str = "MESH_SVID_ISSUER";
+    /// Type of a response without resources by which Pilot has a proxy renew its identity, and with it what it trusts.
+    pub const RENEW: &str = "type.googleapis.com/meshctl.RenewIdentity";
+    /// Short hash of the roots that it trusts.
+    pub const BUNDLE: &str = "MESH_TRUST_BUNDLE";
 }
 
 /// How far one proxy is with one type of resource.
@@ -96,4 +143,68 @@ pub struct Applied {
     /// Ids of those that refused it, with their words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<Rejected>,
+}
+
+/// Answer of the CA's `GET /v1/authority`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityStatus {
+    /// The CA that answers: pod name.
+    pub ca: String,
+    /// Version of that CA's binary.
+    pub version: String,
+    /// `self-made root` or `plugged-in`.
+    pub origin: String,
+    /// Trust domain of the identities that it issues.
+    pub trust_domain: String,
+    /// Other names of the same trust domain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// For how long certificates hold unless something else is asked for.
+    pub lifetime_seconds: u64,
+    /// The longest that may be asked for.
+    pub longest_lifetime_seconds: u64,
+    /// The certificate whose key signs.
+    pub issuer: CertificateFacts,
+    /// Identifier of that key, in hexadecimal.
+    #[serde(default)]
+    pub issuer_key: String,
+    /// How far a rotation of the root is.
+    #[serde(default)]
+    pub rotation: Rotation,
+    /// The roots that everybody should trust.
+    pub roots: Vec<CertificateFacts>,
+    /// Short hash of those roots and of the trust domain's names.
+    pub bundle: String,
+    /// How many certificates it has issued since it started, by what proved the caller.
+    pub issued: BTreeMap<String, u64>,
+}
+
+/// How far a rotation of the root is. Each stage holds until everybody has acknowledged it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rotation {
+    /// None is under way: there is one root.
+    #[default]
+    None,
+    /// A new root is among those to be trusted, and signs nothing yet.
+    Added,
+    /// The new root signs, and the old one is still trusted.
+    Signing,
+}
+
+/// What people want to know of a certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateFacts {
+    /// Its subject.
+    pub subject: String,
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// SHA-256 of it, in hexadecimal.
+    pub fingerprint: String,
+    /// When it begins to hold, RFC 3339.
+    pub not_before: String,
+    /// When it ends, RFC 3339.
+    pub not_after: String,
 }

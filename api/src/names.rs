@@ -40,12 +40,29 @@ pub const PILOT: &str = "mesh-pilot";
 pub const INGRESS_GATEWAY: &str = "mesh-ingressgateway";
 /// The Secret in [`SYSTEM_NAMESPACE`] with Pilot's serving certificate (`tls.crt`, `tls.key`, `ca.crt`).
 pub const PILOT_CERT_SECRET: &str = "mesh-pilot-cert";
+/// Name of the CA's Service, Deployment and ServiceAccount in [`SYSTEM_NAMESPACE`].
+pub const CA: &str = "mesh-ca";
+/// The Secret in [`SYSTEM_NAMESPACE`] with the CA's serving certificate (`tls.crt`, `tls.key`, `ca.crt`).
+pub const CA_CERT_SECRET: &str = "mesh-ca-cert";
+/// The Secret in [`SYSTEM_NAMESPACE`] with the root that the CA made itself (`ca-cert.pem`, `ca-key.pem`).
+pub const CA_ROOT_SECRET: &str = "mesh-ca-root";
+/// Type of that Secret.
+pub const CA_ROOT_TYPE: &str = "meshctl.io/ca-root";
+/// The Secret in [`SYSTEM_NAMESPACE`] with a plugged-in authority (`root-cert.pem`, `ca-cert.pem`, `ca-key.pem`,
+/// `cert-chain.pem`), by its classic name.
+pub const CA_PLUGGED_SECRET: &str = "cacerts";
+/// Type of the Secrets in [`SYSTEM_NAMESPACE`] that hold what a join token is good for, each for one.
+pub const JOIN_TOKEN_TYPE: &str = "meshctl.io/join-token";
 /// The ServiceAccount whose token the CLI uses towards Pilot's debug port.
 pub const CLI_SERVICE_ACCOUNT: &str = "meshctl";
 
 /// Audience of the service-account token that a proxy shows to Pilot (and the CLI to Pilot's debug port).
 pub const TOKEN_AUDIENCE: &str = "mesh-pilot";
-/// Where injection mounts the proxy's own files: `token` and `root-cert.pem`.
+/// Audience of the service-account token that a proxy shows to the CA (and the CLI to the CA's debug port).
+pub const CA_TOKEN_AUDIENCE: &str = "mesh-ca";
+/// Name of the file with that token, in [`PROXY_DIR`].
+pub const CA_TOKEN_FILE: &str = "ca-token";
+/// Where injection mounts the proxy's own files: `token`, and `ca-token` for the CA.
 pub const PROXY_DIR: &str = "/var/run/secrets/mesh";
 
 /// Socket mark of the proxy's own connections, which the interception rules skip.
@@ -76,5 +93,13 @@ pub mod pilot_port {
     /// Admission webhooks over TLS.
     pub const WEBHOOKS: u16 = 15017;
     /// Metrics, readiness and (authenticated) debug, over TLS except for metrics and readiness.
+    pub const DEBUG: u16 = 15014;
+}
+
+/// Ports of the CA.
+pub mod ca_port {
+    /// Certificate signing requests by gRPC over TLS.
+    pub const CSR: u16 = 15013;
+    /// Metrics, readiness and (authenticated) debug, over TLS.
     pub const DEBUG: u16 = 15014;
 }

@@ -8,7 +8,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    completion, create, delete, diff, get, inject, install, local, proxy_config, proxy_status, validate, version, write,
+    ca, completion, create, delete, diff, get, inject, install, local, proxy_config, proxy_status, validate, version,
+    write,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -92,6 +93,8 @@ pub enum Command {
     /// Shows what a proxy has been told: listeners, routes, clusters, endpoints
     #[command(visible_alias = "pc")]
     ProxyConfig(proxy_config::ConfigArgs),
+    /// Shows and manages identities: the CA, certificates, join tokens
+    Ca(ca::CaArgs),
     /// Installs the control plane in a Kubernetes cluster
     Install(install::InstallArgs),
     /// Removes the control plane from a Kubernetes cluster

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod ca;
 pub mod completion;
 pub mod create;
 pub mod delete;
@@ -37,6 +38,7 @@ pub fn run(app: &App, command: Command) -> Result<(), Error> {
         Command::Uninject(args) => inject::remove(app, &args),
         Command::ProxyStatus(args) => proxy_status::run(app, &args),
         Command::ProxyConfig(args) => proxy_config::run(app, &args),
+        Command::Ca(args) => ca::run(app, &args),
         Command::Install(args) => install::run(app, &args),
         Command::Uninstall(args) => install::uninstall(app, &args),
         Command::Completion(args) => completion::run(app, &args),

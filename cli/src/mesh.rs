@@ -1,9 +1,11 @@
-//! Connections to the mesh's own daemons: Pilot's debug port and a proxy's admin port, through port-forwards.
+//! Connections to the mesh's own daemons: debug ports of Pilot and CA, a proxy's admin port, through port-forwards.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::names::{PILOT, PROXY_CONTAINER, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, pilot_port, proxy_port};
+use api::names::{
+    CA, CA_TOKEN_AUDIENCE, PILOT, PROXY_CONTAINER, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, ca_port, pilot_port, proxy_port,
+};
 use api::suggest::closest;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -48,7 +50,18 @@ impl Connection {
     /// # Errors
     /// When the daemon does not answer, or with something else.
     pub async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Error> {
-        let body = self.get_bytes(path).await?;
+        let body = self.ask(Method::GET, path).await?;
+        serde_json::from_slice(&body).map_err(|e| {
+            Error::failed(format!("{} answers {path} with something unexpected", self.what)).because(e.to_string())
+        })
+    }
+
+    /// Has something done, and reads the answer as JSON.
+    ///
+    /// # Errors
+    /// As [`Connection::get`].
+    pub async fn post<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Error> {
+        let body = self.ask(Method::POST, path).await?;
         serde_json::from_slice(&body).map_err(|e| {
             Error::failed(format!("{} answers {path} with something unexpected", self.what)).because(e.to_string())
         })
@@ -65,20 +78,16 @@ impl Connection {
             .hint("is it running? `meshctl get pods -A`")
     }
 
-    async fn get_bytes(&mut self, path: &str) -> Result<Bytes, Error> {
-        self.send(Method::GET, path).await
-    }
-
     /// Asks for a path with this method and reads the answer as text.
     ///
     /// # Errors
     /// When the daemon does not answer, or refuses.
     pub async fn text(&mut self, method: Method, path: &str) -> Result<String, Error> {
-        let body = self.send(method, path).await?;
+        let body = self.ask(method, path).await?;
         Ok(String::from_utf8_lossy(&body).trim_end().to_owned())
     }
 
-    async fn send(&mut self, method: Method, path: &str) -> Result<Bytes, Error> {
+    async fn ask(&mut self, method: Method, path: &str) -> Result<Bytes, Error> {
         let what = self.what.clone();
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
         if let Some(token) = &self.token {
@@ -108,47 +117,72 @@ impl Connection {
     }
 }
 
-/// One Pilot and the connection to its debug port.
-pub struct Pilot {
+/// One daemon of the control plane and the connection to its debug port.
+pub struct Daemon {
     /// Name of its pod.
     pub pod: String,
     /// The connection.
     pub connection: Connection,
 }
 
+/// A service of the control plane.
+struct Service {
+    /// Its name, which is that of its Service and the value of its pods' label `app`.
+    name: &'static str,
+    /// As people call it.
+    called: &'static str,
+    /// Audience of the token that it wants to see.
+    audience: &'static str,
+    port: u16,
+}
+
 /// Connects to every ready Pilot.
 ///
 /// # Errors
 /// When none is ready or one cannot be reached.
-pub async fn pilots(cluster: &Cluster) -> Result<Vec<Pilot>, Error> {
+pub async fn pilots(cluster: &Cluster) -> Result<Vec<Daemon>, Error> {
+    let pilot = Service { name: PILOT, called: "Pilot", audience: TOKEN_AUDIENCE, port: pilot_port::DEBUG };
+    daemons(cluster, &pilot).await
+}
+
+/// Connects to every ready CA.
+///
+/// # Errors
+/// When none is ready or one cannot be reached.
+pub async fn cas(cluster: &Cluster) -> Result<Vec<Daemon>, Error> {
+    let ca = Service { name: CA, called: "the CA", audience: CA_TOKEN_AUDIENCE, port: ca_port::DEBUG };
+    daemons(cluster, &ca).await
+}
+
+async fn daemons(cluster: &Cluster, service: &Service) -> Result<Vec<Daemon>, Error> {
     let pods = known("pods")?;
-    let labels = format!("app={PILOT}");
+    let labels = format!("app={}", service.name);
     let selection = Selection { namespace: Some(SYSTEM_NAMESPACE), labels: Some(&labels), ..Selection::default() };
     // Asked for at once; the first that is missing in this order is what is told.
     let (list, tls, token) =
-        tokio::join!(cluster.list(&pods, &selection), tls(cluster), cluster.token(SYSTEM_NAMESPACE, TOKEN_AUDIENCE));
+        tokio::join!(cluster.list(&pods, &selection), tls(cluster), cluster.token(SYSTEM_NAMESPACE, service.audience));
     let list = list?;
     let ready: Vec<String> = items(&list).filter(|pod| is_ready(pod)).map(|pod| name_of(pod).to_owned()).collect();
     if ready.is_empty() {
-        return Err(no_pilot(cluster, &list));
+        return Err(not_there(cluster, service, &list));
     }
     let (tls, token) = (Arc::new(tls?), token?);
-    let mut pilots = Vec::new();
+    let mut daemons = Vec::new();
     for pod in ready {
-        let what = format!("Pilot (pod {pod})");
-        let (stream, forward) = forward(cluster, SYSTEM_NAMESPACE, &pod, pilot_port::DEBUG, &what).await?;
-        let name = ServerName::try_from(format!("{PILOT}.{SYSTEM_NAMESPACE}.svc"))
-            .map_err(|e| Error::failed("Pilot's name is no server name").because(e.to_string()))?;
+        let what = format!("{} (pod {pod})", service.called);
+        let (stream, forward) = forward(cluster, SYSTEM_NAMESPACE, &pod, service.port, &what).await?;
+        let name = ServerName::try_from(format!("{}.{SYSTEM_NAMESPACE}.svc", service.name))
+            .map_err(|e| Error::failed(format!("{} is no server name", service.name)).because(e.to_string()))?;
         let handshake = tokio_rustls::TlsConnector::from(Arc::clone(&tls)).connect(name, stream);
         let stream = match tokio::time::timeout(CONNECT, handshake).await {
             Err(_) => return Err(Error::unreachable(format!("{what} does not answer"))),
             Ok(Err(e)) => return Err(Error::unreachable(format!("no TLS connection to {what}")).because(e.to_string())),
             Ok(Ok(stream)) => stream,
         };
-        let connection = http(stream, forward, pilot_port::DEBUG, what, Some(token.clone())).await?;
-        pilots.push(Pilot { pod, connection });
+        let connection = http(stream, forward, service.port, what, Some(token.clone())).await?;
+        daemons.push(Daemon { pod, connection });
     }
-    Ok(pilots)
+    Ok(daemons)
 }
 
 /// Connects to the admin port of a pod's proxy.
@@ -295,17 +329,17 @@ pub fn known(word: &str) -> Result<Resource, Error> {
     resources::by_word(word).ok_or_else(|| Error::failed(format!("kind {word} is not known")))
 }
 
-fn no_pilot(cluster: &Cluster, pods: &Value) -> Error {
+fn not_there(cluster: &Cluster, service: &Service, pods: &Value) -> Error {
     let count = items(pods).count();
     if count == 0 {
         return Error::unreachable(format!("no control plane in {}", cluster.description))
-            .because(format!("there is no pod labelled app={PILOT} in namespace {SYSTEM_NAMESPACE}"))
+            .because(format!("there is no pod labelled app={} in namespace {SYSTEM_NAMESPACE}", service.name))
             .hint("install it with `meshctl install`, or start a mesh on this machine with `meshctl local up`");
     }
     let state: Vec<String> = items(pods)
         .map(|pod| format!("{}: {}", name_of(pod), text(pod, &["status", "phase"]).unwrap_or("no status")))
         .collect();
-    Error::unreachable("Pilot is not ready")
+    Error::unreachable(format!("{} is not ready", service.called))
         .because(state.join("\n"))
         .hint(format!("see `meshctl get pods -n {SYSTEM_NAMESPACE}`"))
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::App;
 use crate::error::{Error, count};
-use crate::mesh::Pilot;
+use crate::mesh::Daemon;
 use crate::resources::{Resource, name_of, namespace_of, version_of};
 
 /// How long Pilot may hold back an answer until it is the last.
@@ -117,7 +117,7 @@ impl Progress {
 /// use the object or cannot be reached.
 pub async fn until_applied(
     app: &App,
-    pilots: impl Future<Output = Result<Vec<Pilot>, Error>>,
+    pilots: impl Future<Output = Result<Vec<Daemon>, Error>>,
     changes: &[Change],
     limit: Duration,
 ) -> Result<(), Error> {
@@ -157,7 +157,7 @@ pub async fn until_applied(
     }
 }
 
-async fn ask(pilots: &mut [Pilot], changes: &[Change], held: Duration) -> Result<Progress, Error> {
+async fn ask(pilots: &mut [Daemon], changes: &[Change], held: Duration) -> Result<Progress, Error> {
     let mut progress = Progress { is_known: true, ..Progress::default() };
     for change in changes {
         // A proxy is connected to one Pilot, so counts add up over Pilots; over changes, the one that is furthest behind

@@ -18,7 +18,7 @@ mod remove;
 pub use object::{inject_object, pod_path};
 pub use remove::{Status, remove_object, remove_pod};
 
-pub(crate) use containers::{proxy_env, proxy_security, proxy_volume, ready_probe};
+pub(crate) use containers::{ca_token_source, proxy_env, proxy_security, proxy_volume, ready_probe};
 pub(crate) use object::{extend_object, plan_object};
 
 use options::Options;

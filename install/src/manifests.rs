@@ -1,20 +1,24 @@
 //! The objects of an installation, in the order in which they are applied.
 
+mod ca;
 mod crds;
 mod gateway;
 mod pilot;
 mod webhooks;
 
 use api::names::SYSTEM_NAMESPACE;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::Values;
+use crate::{ServingCertificate, Values};
 
 /// Renders every object of an installation, in the order in which they are applied.
 #[must_use]
 pub fn render(values: &Values) -> Vec<Value> {
     let mut objects = vec![namespace()];
     objects.extend(crds::render());
+    objects.extend(ca::render(values));
     objects.extend(pilot::render(values));
     if values.gateway_replicas > 0 {
         objects.extend(gateway::render(values));
@@ -52,6 +56,32 @@ fn labels(name: &str, values: &Values) -> Value {
     })
 }
 
+/// The Secret with a serving certificate.
+fn serving_certificate(name: &str, certificate: &ServingCertificate, values: &Values) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": metadata(name, values),
+        "data": {
+            "ca.crt": STANDARD.encode(&values.certificates.roots),
+            "tls.crt": STANDARD.encode(&certificate.certificate),
+            "tls.key": STANDARD.encode(&certificate.key),
+        },
+    })
+}
+
+/// The securityContext of a control-plane container.
+fn unprivileged() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": true,
+        "runAsNonRoot": true,
+        "runAsUser": 65532,
+    })
+}
+
 fn service_account(name: &str, values: &Values) -> Value {
     json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(name, values)})
 }
@@ -59,12 +89,12 @@ fn service_account(name: &str, values: &Values) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PilotCertificate;
+    use crate::Certificates;
 
     fn values() -> Values {
-        let certificate =
-            PilotCertificate { ca: "CA".to_owned(), certificate: "CERT".to_owned(), key: "KEY".to_owned() };
-        Values::new("1", certificate)
+        let serving = |key: &str| ServingCertificate { certificate: "CERT".to_owned(), key: key.to_owned() };
+        let roots = "CA".to_owned();
+        Values::new("1", Certificates { roots, pilot: serving("PILOT'S KEY"), ca: serving("CA'S KEY") })
     }
 
     #[test]
@@ -85,13 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn the_private_key_stands_in_one_secret_only() {
-        let encoded = {
-            use base64::Engine as _;
-            base64::engine::general_purpose::STANDARD.encode("KEY")
-        };
-        let holders: Vec<_> = render(&values()).into_iter().filter(|o| o.to_string().contains(&encoded)).collect();
-        assert_eq!(holders.len(), 1);
-        assert_eq!(holders[0]["kind"], "Secret");
+    fn each_private_key_stands_in_one_secret_only() {
+        for key in ["PILOT'S KEY", "CA'S KEY"] {
+            let encoded = STANDARD.encode(key);
+            let holders: Vec<_> = render(&values()).into_iter().filter(|o| o.to_string().contains(&encoded)).collect();
+            assert_eq!(holders.len(), 1);
+            assert_eq!(holders[0]["kind"], "Secret");
+        }
     }
 }

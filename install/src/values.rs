@@ -15,14 +15,16 @@ pub struct Values {
     pub pilot_replicas: u32,
     /// Replicas of the ingress gateway; 0 leaves it out.
     pub gateway_replicas: u32,
-    /// Pilot's serving certificate, made at install.
-    pub certificate: PilotCertificate,
+    /// Replicas of the CA.
+    pub ca_replicas: u32,
+    /// Serving certificates of the control plane, made at install.
+    pub certificates: Certificates,
 }
 
 impl Values {
-    /// The defaults, for images of `version` and with `certificate`.
+    /// The defaults, for images of `version` and with `certificates`.
     #[must_use]
-    pub fn new(version: &str, certificate: PilotCertificate) -> Self {
+    pub fn new(version: &str, certificates: Certificates) -> Self {
         Values {
             version: version.to_owned(),
             images: Images::of_version(version),
@@ -30,14 +32,15 @@ impl Values {
             trust_domain: api::names::DEFAULT_TRUST_DOMAIN.to_owned(),
             pilot_replicas: 1,
             gateway_replicas: 1,
-            certificate,
+            ca_replicas: 1,
+            certificates,
         }
     }
 
-    /// The names that Pilot's certificate must be valid for.
+    /// The names that the certificate of a service of the control plane must be valid for.
     #[must_use]
-    pub fn pilot_dns_names(domain: &str) -> Vec<String> {
-        let (name, namespace) = (api::names::PILOT, api::names::SYSTEM_NAMESPACE);
+    pub fn dns_names(name: &str, domain: &str) -> Vec<String> {
+        let namespace = api::names::SYSTEM_NAMESPACE;
         vec![
             format!("{name}.{namespace}.svc"),
             format!("{name}.{namespace}.svc.{domain}"),
@@ -55,33 +58,46 @@ pub struct Images {
     pub init: String,
     /// Of `mesh-pilot`.
     pub pilot: String,
+    /// Of `mesh-ca`.
+    pub ca: String,
 }
 
 impl Images {
-    /// `mesh/proxy`, `mesh/init` and `mesh/pilot`, tagged with `version`.
+    /// `mesh/proxy`, `mesh/init`, `mesh/pilot` and `mesh/ca`, tagged with `version`.
     #[must_use]
     pub fn of_version(version: &str) -> Self {
         Images {
             proxy: format!("mesh/proxy:{version}"),
             init: format!("mesh/init:{version}"),
             pilot: format!("mesh/pilot:{version}"),
+            ca: format!("mesh/ca:{version}"),
         }
     }
 }
 
-/// Pilot's serving certificate with the root that vouches for it, all PEM.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PilotCertificate {
-    /// The root, which goes into webhook configurations and injected pods.
-    pub ca: String,
+/// The serving certificates of the control plane. They are not the mesh's identities, which the CA issues: a proxy must
+/// know whom it talks to before it has an identity, and while the roots of identities are rotated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificates {
+    /// The roots (PEM) that vouch for both, which go into webhook configurations and injected pods.
+    pub roots: String,
+    /// Pilot's.
+    pub pilot: ServingCertificate,
+    /// The CA's.
+    pub ca: ServingCertificate,
+}
+
+/// A serving certificate with its key, PEM.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ServingCertificate {
     /// The certificate chain.
     pub certificate: String,
     /// The private key.
     pub key: String,
 }
 
-impl std::fmt::Debug for PilotCertificate {
+impl std::fmt::Debug for ServingCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PilotCertificate").finish_non_exhaustive()
+        f.debug_struct("ServingCertificate").finish_non_exhaustive()
     }
 }

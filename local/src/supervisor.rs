@@ -43,7 +43,7 @@ pub struct Options {
     pub host_port: u16,
     /// Whether the next free port is taken when `host_port` is in use.
     pub next_free_port: bool,
-    /// Directory of `mesh-proxy` and `mesh-pilot`; usually that of the running program.
+    /// Directory of `mesh-proxy`, `mesh-pilot` and `mesh-ca`; usually that of the running program.
     pub programs: PathBuf,
 }
 

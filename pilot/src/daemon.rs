@@ -14,12 +14,13 @@ use runtime::admin::{self, Limits};
 use runtime::exit::{Code, Failure};
 use runtime::logging::Logging;
 use runtime::signals::Shutdown;
+use runtime::svid::client::{Pem, plain_dial};
+use runtime::svid::renew::{Renewal, Status};
+use runtime::svid::{self, KeyKind};
 use runtime::tls::{Handshakes, TlsListener};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::auth::Authenticator;
-use crate::certificate::Certificate;
 use crate::debug::{self, Debug};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -28,7 +29,9 @@ use crate::snapshot::{self, Snapshots};
 use crate::source::kubernetes;
 use crate::status;
 use crate::webhook;
-use crate::xds::{self, Ads, Proxies};
+use crate::xds::{self, Ads, OwnIdentity, Proxies};
+use runtime::certificate::Certificate;
+use runtime::token::Authenticator;
 
 /// Connections to the webhooks and to the debug port at a time, each.
 const CONNECTIONS: usize = 256;
@@ -105,7 +108,7 @@ impl Pilot {
         let metrics = Metrics::new(&registered);
         let (publisher, snapshots) = snapshot::channel();
         let proxies = Proxies::default();
-        let authenticator = Authenticator::new(client.clone());
+        let authenticator = Authenticator::new(client.clone(), [api::names::TOKEN_AUDIENCE]);
         let name: Arc<str> = settings.pod.as_str().into();
 
         let (changes, receiver) = mpsc::channel(kubernetes::QUEUE);
@@ -121,7 +124,9 @@ impl Pilot {
         let status = status::Writer::new(client.clone(), snapshots.clone());
         tasks.spawn("status", status.run(tasks.token().clone()));
         tasks.spawn("certificate", certificate.clone().follow(tasks.token().clone()));
+        let identity = identity(&settings, &registered, &tasks);
         let ads = Ads {
+            identity: identity.clone(),
             authenticator: authenticator.clone(),
             snapshots: snapshots.clone(),
             proxies: proxies.clone(),
@@ -131,7 +136,8 @@ impl Pilot {
         };
         xds::serve(ads, xds_listener, &certificate, &tasks)?;
         let injection = injection(&settings, certificate.clone());
-        let debugging = Debug { authenticator, snapshots: snapshots.clone(), proxies: proxies.clone(), name, logging };
+        let debugging =
+            Debug { authenticator, identity, snapshots: snapshots.clone(), proxies: proxies.clone(), name, logging };
         let routers = [(webhooks, webhook::router(injection)), (debug, debug::router(debugging, registered.router()))];
         for (listener, router) in routers {
             let listener =
@@ -142,6 +148,24 @@ impl Pilot {
         tracing::info!(xds = %addresses.xds, webhooks = %addresses.webhooks, debug = %addresses.debug, "listening");
         Ok(Pilot { addresses, snapshots, proxies, tasks })
     }
+}
+
+/// Begins to ask the CA for Pilot's own identity; what comes with it is what proxies' certificates are verified with.
+fn identity(settings: &Settings, metrics: &runtime::metrics::Metrics, tasks: &Tasks) -> OwnIdentity {
+    let (publisher, svids) = svid::channel();
+    let status = Status::default();
+    let roots = Pem::File(settings.certificates.join("ca.crt"));
+    let renewal = Renewal {
+        authority: settings.ca.authority(roots, plain_dial()),
+        account: settings.account.clone(),
+        key: KeyKind::P256,
+        lifetime: None,
+        publisher,
+        status: status.clone(),
+    };
+    svid::metrics::register(metrics, svids.clone(), status.clone());
+    tasks.spawn("identity", renewal.run(tasks.token().clone()));
+    OwnIdentity { svids, status, renewals: Arc::new(watch::Sender::new(0)) }
 }
 
 async fn bind(listen: Listen) -> Result<[TcpListener; 3], Failure> {

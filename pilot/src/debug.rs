@@ -10,14 +10,14 @@ use api::messages;
 use axum::extract::{Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::{StatusCode, header};
 use runtime::logging::{self, Logging};
 
-use crate::auth::{Authenticator, Refusal};
 use crate::snapshot::Snapshots;
-use crate::xds::Proxies;
+use crate::xds::{OwnIdentity, Proxies};
+use runtime::token::{Authenticator, Refusal};
 
 /// What the debug port shows.
 #[derive(Clone)]
@@ -26,6 +26,8 @@ pub struct Debug {
     pub authenticator: Authenticator,
     /// What all proxies should have.
     pub snapshots: Snapshots,
+    /// Who Pilot is to proxies.
+    pub identity: OwnIdentity,
     /// Who is connected.
     pub proxies: Proxies,
     /// Pilot's pod.
@@ -41,6 +43,7 @@ pub fn router(debug: Debug, metrics: Router) -> Router {
         .route("/v1/applied", get(applied::applied))
         .route("/v1/snapshot", get(snapshot))
         .merge(logging::router(debug.logging.clone()))
+        .route("/v1/renew", post(renew))
         .layer(middleware::from_fn_with_state(debug.clone(), authenticated));
     let open = Router::new().route("/readyz", get(ready));
     guarded.merge(open).with_state(debug).merge(metrics)
@@ -57,8 +60,15 @@ async fn proxies(State(debug): State<Debug>) -> Json<messages::Proxies> {
     Json(messages::Proxies {
         pilot: debug.name.to_string(),
         version: runtime::version::VERSION.to_owned(),
+        svid: runtime::svid::report::status(&debug.identity.svids),
         proxies: debug.proxies.all().iter().map(|proxy| proxy.status()).collect(),
     })
+}
+
+/// Has Pilot and every proxy renew their identities.
+async fn renew(State(debug): State<Debug>) -> Json<messages::Proxies> {
+    debug.identity.renew_all();
+    proxies(State(debug)).await
 }
 
 async fn snapshot(State(debug): State<Debug>, Query(_): Query<Nothing>) -> Json<summary::Summary> {

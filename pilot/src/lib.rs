@@ -1,7 +1,5 @@
 //! The mesh's control plane: source → registry → snapshot → xDS.
 
-pub mod auth;
-pub mod certificate;
 pub mod daemon;
 pub mod debug;
 pub mod hash;

@@ -10,6 +10,7 @@ use clap::Parser;
 use install::Images;
 use runtime::logging::Format;
 use runtime::settings::{Env, SettingError};
+use runtime::svid::client::CaSettings;
 
 /// Where the installation mounts Pilot's certificate.
 const CERTIFICATES: &str = "/etc/mesh/pilot";
@@ -39,6 +40,10 @@ pub struct Settings {
     pub images: Images,
     /// Directory with `tls.crt`, `tls.key` and `ca.crt`.
     pub certificates: PathBuf,
+    /// Where Pilot's own identity comes from.
+    pub ca: CaSettings,
+    /// Pilot's namespace and service account.
+    pub account: (String, String),
     /// Where to serve ADS, the webhooks and the debug port.
     pub listen: Listen,
     /// Log filter.
@@ -82,8 +87,14 @@ impl Settings {
                 proxy: env.text_or("MESH_PROXY_IMAGE", &images.proxy)?,
                 init: env.text_or("MESH_INIT_IMAGE", &images.init)?,
                 pilot: images.pilot,
+                ca: images.ca,
             },
             certificates: env.text_or("MESH_PILOT_CERTS", CERTIFICATES)?.into(),
+            ca: CaSettings::read(env)?,
+            account: (
+                env.text_or("POD_NAMESPACE", api::names::SYSTEM_NAMESPACE)?,
+                env.text_or("SERVICE_ACCOUNT", api::names::PILOT)?,
+            ),
             listen: Listen {
                 xds: at(pilot_port::XDS),
                 webhooks: at(pilot_port::WEBHOOKS),

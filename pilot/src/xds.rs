@@ -8,16 +8,20 @@ pub mod service;
 pub mod state;
 mod stream;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Tasks;
+use runtime::svid::renew::Status;
+use runtime::svid::{PeerVerifier, Peers, Svids};
 use runtime::tls::TlsListener;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tonic::transport::Server;
 
 pub use self::proxies::{Proxies, Proxy};
 pub use self::service::Ads;
-use crate::certificate::{Certificate, CertificateError};
+use runtime::certificate::{Certificate, CertificateError};
 
 /// How often a silent connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -25,6 +29,25 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 const STREAMS_PER_CONNECTION: u32 = 8;
 /// Largest request's headers: a token and little more.
 const HEADER_BYTES: u32 = 64 * 1024;
+
+/// Who Pilot is to proxies. Clones share it.
+#[derive(Debug, Clone)]
+pub struct OwnIdentity {
+    /// The certificate and the roots in force.
+    pub svids: Svids,
+    /// How renewals go.
+    pub status: Status,
+    /// Goes up when every proxy is to renew its identity.
+    pub renewals: Arc<watch::Sender<u64>>,
+}
+
+impl OwnIdentity {
+    /// Has everybody renew: Pilot itself, and all proxies that are connected to it.
+    pub fn renew_all(&self) {
+        self.status.renew_now();
+        self.renewals.send_modify(|count| *count += 1);
+    }
+}
 
 /// Serves ADS on `listener` until the tasks are cancelled.
 ///
@@ -37,7 +60,9 @@ pub fn serve(
     certificate: &Certificate,
     tasks: &Tasks,
 ) -> Result<(), CertificateError> {
-    let config = certificate.server_config(&[b"h2"])?;
+    // Who comes without an SVID, as at its first start, proves itself by its token.
+    let verifier = Arc::new(PeerVerifier::new(ads.identity.svids.clone(), Peers::Members).optional());
+    let config = certificate.verifying_server_config(verifier, &[b"h2"])?;
     let incoming = TlsListener::new(listener, config, runtime::tls::Handshakes::default()).into_stream();
     let stopped = tasks.token().clone().cancelled_owned();
     let server = Server::builder()

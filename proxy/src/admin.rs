@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::access_log::{AccessLog, Encoding, Format};
 use crate::data::DataPath;
+use crate::identity::Identity;
 use crate::readiness::Readiness;
 use crate::settings::{Role, Workload};
 use crate::snapshot::Snapshots;
@@ -29,6 +30,8 @@ use crate::xds;
 pub struct Admin {
     /// What is in force.
     pub snapshots: Snapshots,
+    /// Who the proxy is to others.
+    pub identity: Identity,
     /// What is served.
     pub sockets: SocketsState,
     /// The data path.
@@ -59,6 +62,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/config_dump", get(config_dump))
         .route("/clusters", get(clusters))
         .route("/listeners", get(listeners))
+        .route("/certs", get(certs))
         .route("/stats", get(stats))
         .route("/server_info", get(server_info))
         .route("/drain", post(drain))
@@ -73,6 +77,7 @@ const HELP: &str = "\
 GET  /config_dump      all resources in force, and those that were refused
 GET  /clusters         clusters with the state of their endpoints
 GET  /listeners        listeners and the addresses that they have bound
+GET  /certs            the certificate and the roots in force, and how renewals go
 GET  /stats            metrics, as on the metrics port
 GET  /server_info      version, role, configuration and connection to Pilot
 GET  /ready            200 when traffic may come, else 503 and the reason
@@ -97,6 +102,10 @@ async fn clusters(State(admin): State<Arc<Admin>>) -> Json<Value> {
 
 async fn listeners(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(dump::listeners(&admin.snapshots.tables().load(), &admin.sockets.served()))
+}
+
+async fn certs(State(admin): State<Arc<Admin>>) -> Json<runtime::svid::report::Report> {
+    Json(runtime::svid::report::Report::of(&admin.identity.svids, admin.identity.status.as_ref()))
 }
 
 async fn stats(State(admin): State<Arc<Admin>>) -> String {

@@ -8,6 +8,19 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::failure::Failure;
 
+/// Connects to the first address of `host:port` that answers.
+pub(crate) async fn dial(address: &str, mark: Option<u32>) -> io::Result<TcpStream> {
+    let connector = Connector { mark };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
+    for address in tokio::net::lookup_host(address).await? {
+        match connector.dial(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// Makes the proxy's own connections.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Connector {

@@ -17,6 +17,7 @@ use crate::access_log::{AccessLog, Format, FormatError};
 use crate::admin::{self, Admin};
 use crate::codec::Limits;
 use crate::data::{self, DataPath};
+use crate::identity;
 use crate::interception::{self, Intercepted};
 use crate::metrics::{self as path_metrics, Identity, PathMetrics};
 use crate::readiness::Readiness;
@@ -71,6 +72,8 @@ pub struct Daemon {
     pub readiness: SocketAddr,
     /// What is in force.
     pub snapshots: Snapshots,
+    /// Who the proxy is to others.
+    pub identity: identity::Identity,
     /// Whether traffic may come, and what is served.
     pub ready: Readiness,
     drain: Drain,
@@ -107,9 +110,10 @@ impl Daemon {
         background.spawn_until_cancelled("peers", learn_peers(snapshots.clone(), Arc::clone(path.metrics())));
 
         let upstreams = path.upstream_tasks().clone();
+        let identity = identity::Identity::start(&settings, mark, &metrics, &background);
         let mut sockets =
             Sockets::new(snapshots.clone(), Arc::clone(&path), settings.role.clone(), connections.clone());
-        let pilot = follow((&settings, mark), &mut sockets, (&snapshots, &metrics, &background))?;
+        let pilot = follow((&settings, mark, &identity), &mut sockets, (&snapshots, &metrics, &background))?;
         let readiness = Readiness {
             snapshots: snapshots.clone(),
             sockets: sockets.state(),
@@ -119,6 +123,7 @@ impl Daemon {
         background.spawn("sockets", sockets.run(background.token().clone()));
         let admin = Arc::new(Admin {
             snapshots: snapshots.clone(),
+            identity: identity.clone(),
             sockets: readiness.sockets.clone(),
             path,
             connections: connections.clone(),
@@ -135,6 +140,7 @@ impl Daemon {
             metrics: own.metrics.1,
             readiness: own.readiness.1,
             snapshots,
+            identity,
             ready: readiness.clone(),
             drain,
             grace: settings.drain,
@@ -280,7 +286,7 @@ fn access_log(path: &str, format: Format) -> Result<Option<AccessLog>, DaemonErr
 
 /// Takes the configuration from its source: the file, at once, or Pilot, from now on.
 fn follow(
-    (settings, mark): (&Settings, Option<u32>),
+    (settings, mark, identity): (&Settings, Option<u32>, &identity::Identity),
     sockets: &mut Sockets,
     (snapshots, metrics, background): (&Snapshots, &Metrics, &Tasks),
 ) -> Result<Option<xds::Status>, DaemonError> {
@@ -305,6 +311,7 @@ fn follow(
         pilot: settings.pilot.clone(),
         mark,
         node: xds::node(settings),
+        identity: identity.clone(),
         snapshots: snapshots.clone(),
         status: status.clone(),
     };

@@ -17,6 +17,7 @@ pub mod frames;
 pub mod fuzz;
 pub mod headers;
 mod http;
+pub mod identity;
 mod inbound;
 pub mod interception;
 mod leave;

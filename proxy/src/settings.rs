@@ -10,6 +10,7 @@ use std::time::Duration;
 use api::names::{DEFAULT_DOMAIN, PILOT, PROXY_DIR, SYSTEM_NAMESPACE, pilot_port, proxy_port};
 use runtime::logging::Format;
 use runtime::settings::{Env, SettingError};
+use runtime::svid::client::CaSettings;
 
 pub use self::limits::Limits;
 use crate::access_log::Encoding;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub workload: Workload,
     /// Where its configuration comes from, unless it is static.
     pub pilot: Pilot,
+    /// Where its identity comes from, unless it is static.
+    pub ca: CaSettings,
     /// Worker threads.
     pub workers: usize,
     /// How long running requests may go on after SIGTERM.
@@ -184,6 +187,7 @@ impl Settings {
         Ok(Settings {
             workload: Workload::read(&role, env)?,
             pilot: Pilot::read(env)?,
+            ca: CaSettings::read(env)?,
             workers: workers.map_or(1, |workers: std::num::NonZeroU16| usize::from(workers.get())),
             drain: env.seconds_or("MESH_DRAIN_SECONDS", Duration::from_secs(5))?,
             access_log: env.text_or("MESH_ACCESS_LOG", "/dev/stdout")?,

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod connection;
+mod introduction;
 mod session;
 mod status;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use engine::Kind;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Node};
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,12 +22,15 @@ pub use self::status::{State, Status, XdsMetrics};
 use self::backoff::Backoff;
 use self::connection::Connection;
 use self::session::{Outcome, Session};
+use crate::identity::Identity;
 use crate::settings::{Pilot, Settings};
 use crate::snapshot::Snapshots;
 
 /// How long resources wait for others that they refer to. Envoy's limit is 15 s; here nothing but a server that never
 /// sends what it refers to makes it pass.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the first stream waits for an identity to show.
+const FIRST_IDENTITY: Duration = Duration::from_millis(500);
 /// How long a stream on which Pilot says nothing must last before it counts as served.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -38,6 +42,8 @@ pub struct Client {
     pub mark: Option<u32>,
     /// Who asks.
     pub node: Node,
+    /// What proves it, once the CA has vouched for it.
+    pub identity: Identity,
     /// Where resources go.
     pub snapshots: Snapshots,
     /// How it goes.
@@ -48,6 +54,11 @@ impl Client {
     /// Follows Pilot until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::default();
+        if let Some(status) = &self.identity.status {
+            // The CA answers in milliseconds, so that already the first stream is mutually authenticated.
+            let first = tokio::time::timeout(FIRST_IDENTITY, status.first_outcome());
+            let _ = stop.run_until_cancelled(first).await;
+        }
         loop {
             let ended = tokio::select! {
                 () = stop.cancelled() => return,
@@ -65,8 +76,12 @@ impl Client {
 
     /// One stream, from connecting to its end.
     async fn follow(&self, backoff: &mut Backoff) -> ConnectError {
-        let (mut session, first) = Session::open(self.node.clone(), self.snapshots.clone());
-        let mut connection = match connection::open(&self.pilot, self.mark, first).await {
+        let svids = &self.identity.svids;
+        let mut renewals = svids.changes();
+        renewals.mark_unchanged();
+        let node = introduction::node(&self.node, svids);
+        let (mut session, first) = Session::open(node, self.snapshots.clone());
+        let mut connection = match connection::open((&self.pilot, self.mark), svids, first).await {
             Ok(connection) => connection,
             Err(error) => return error,
         };
@@ -82,11 +97,12 @@ impl Client {
                 message = connection.responses.message() => match message {
                     Ok(Some(response)) => {
                         self.settle(&mut settles_at, backoff);
-                        self.report(session.on_response(response))
+                        self.answer(&mut session, response)
                     }
                     Ok(None) => return connection::refused(&self.pilot, &tonic::Status::ok("it has closed the stream")),
                     Err(status) => return connection::refused(&self.pilot, &status),
                 },
+                Ok(()) = renewals.changed() => vec![introduction::again(&self.node, svids)],
                 () = until(settles_at) => {
                     self.settle(&mut settles_at, backoff);
                     continue;
@@ -99,6 +115,18 @@ impl Client {
             };
             send(&connection, requests).await;
         }
+    }
+
+    /// Takes a response in and says what to send.
+    fn answer(&self, session: &mut Session, response: DeltaDiscoveryResponse) -> Vec<DeltaDiscoveryRequest> {
+        let Some(reply) = introduction::renewal(&response) else {
+            return self.report(session.on_response(response));
+        };
+        if let Some(status) = &self.identity.status {
+            tracing::info!("Pilot asks to renew the certificate, as what is trusted has changed");
+            status.renew_now();
+        }
+        vec![reply]
     }
 
     /// Takes note that Pilot serves the stream: it has answered, or has nothing to say and has not refused it either.

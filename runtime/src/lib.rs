@@ -4,6 +4,7 @@
 pub mod admin;
 #[cfg(feature = "authority")]
 pub mod authority;
+pub mod certificate;
 pub mod drain;
 pub mod exit;
 pub mod logging;
@@ -13,6 +14,8 @@ pub mod signals;
 pub mod svid;
 pub mod tasks;
 pub mod tls;
+#[cfg(feature = "kubernetes")]
+pub mod token;
 pub mod version;
 
 pub use drain::Drain;

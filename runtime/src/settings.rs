@@ -105,6 +105,18 @@ impl Env {
         }
     }
 
+    /// One part of the value of `name`, or its default, as a `T`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read as a `T`.
+    pub fn parse_text<T>(&self, text: &str, name: &str, what: &'static str) -> Result<T, SettingError>
+    where
+        T: FromStr<Err: Display>,
+    {
+        text.parse().map_err(|error| invalid(name, text.to_owned(), what, &error))
+    }
+
     /// The value of `name` in seconds, with or without a fraction, or `default`.
     ///
     /// # Errors

@@ -22,9 +22,11 @@
 
 mod bundle;
 pub mod client;
+pub mod join;
 mod key;
 pub mod metrics;
 pub mod renew;
+pub mod report;
 mod tls;
 mod verify;
 pub mod wire;
@@ -58,6 +60,10 @@ pub struct Svid {
     pub not_after: SystemTime,
     /// The leaf's serial number, in hexadecimal.
     pub serial: String,
+    /// Identifier of the key that signed it, in hexadecimal.
+    pub issuer: String,
+    /// When this process got it; `not_before` lies further back, for clocks that are behind.
+    pub since: SystemTime,
     key: Key,
     certified: Arc<CertifiedKey>,
 }
@@ -103,6 +109,8 @@ impl Svid {
             not_before: leaf.not_before,
             not_after: leaf.peer.not_after,
             serial: leaf.peer.serial,
+            issuer: leaf.issuer,
+            since: SystemTime::now(),
             chain,
             key,
             certified: Arc::new(certified),

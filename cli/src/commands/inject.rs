@@ -176,7 +176,7 @@ fn append(result: &mut String, text: &str) {
 /// Images of a registry.
 pub(super) fn images(hub: &str, tag: &str) -> Images {
     let image = |name: &str| format!("{}/{name}:{tag}", hub.trim_end_matches('/'));
-    Images { proxy: image("proxy"), init: image("init"), pilot: image("pilot") }
+    Images { proxy: image("proxy"), init: image("init"), pilot: image("pilot"), ca: image("ca") }
 }
 
 /// The root that the injected pods trust.

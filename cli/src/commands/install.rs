@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use api::names::{PILOT_CERT_SECRET, SYSTEM_NAMESPACE};
+use api::names::{CA_CERT_SECRET, PILOT_CERT_SECRET, SYSTEM_NAMESPACE};
 use base64::Engine as _;
 use clap::Args;
-use install::{PilotCertificate, Values, manifests};
+use install::{Certificates, ServingCertificate, Values, manifests};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -75,20 +75,24 @@ pub struct ValueArgs {
     /// Number of Pilots
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Values")]
     pilot_replicas: u32,
+    /// Number of CAs
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Values")]
+    ca_replicas: u32,
     /// Number of ingress gateways; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Values")]
     gateway_replicas: u32,
 }
 
 impl ValueArgs {
-    fn values(&self, certificate: PilotCertificate) -> Values {
+    fn values(&self, certificates: Certificates) -> Values {
         Values {
             images: super::inject::images(&self.hub, &self.tag),
             domain: self.domain.clone(),
             trust_domain: self.trust_domain.clone(),
             pilot_replicas: self.pilot_replicas,
             gateway_replicas: self.gateway_replicas,
-            ..Values::new(crate::VERSION, certificate)
+            ca_replicas: self.ca_replicas,
+            ..Values::new(crate::VERSION, certificates)
         }
     }
 }
@@ -116,11 +120,8 @@ pub fn run(app: &App, args: &InstallArgs) -> Result<(), Error> {
     }
     app.block_on(async {
         let cluster = app.cluster_to_change().await?;
-        let certificate = match kept_certificate(&cluster).await? {
-            Some(certificate) => certificate,
-            None => certificate::make(&args.values.domain)?,
-        };
-        let objects = manifests::render(&args.values.values(certificate));
+        let certificates = certificates(&cluster, &args.values.domain).await?;
+        let objects = manifests::render(&args.values.values(certificates));
         let is_dry = args.dry_run.is_some();
         apply(&cluster, objects, is_dry, |line| app.ui.line(line)).await?;
         if !args.wait || is_dry {
@@ -142,19 +143,34 @@ fn print(app: &App, objects: &[Value], format: &Format) -> Result<(), Error> {
     }
 }
 
-/// The certificate of an installation that is there: installing again does not change whom proxies trust.
+/// The serving certificates of the control plane: those of an installation that is there, as installing again does not
+/// change whom proxies trust; what is missing is made.
 ///
 /// # Errors
-/// When the server cannot be asked.
-pub async fn kept_certificate(cluster: &Cluster) -> Result<Option<PilotCertificate>, Error> {
-    let Some(secret) = cluster.get(&known("secrets")?, SYSTEM_NAMESPACE, PILOT_CERT_SECRET).await? else {
+/// When the server cannot be asked, or a certificate cannot be made.
+pub async fn certificates(cluster: &Cluster, domain: &str) -> Result<Certificates, Error> {
+    let made = certificate::make(domain)?;
+    let Some((roots, pilot)) = kept(cluster, PILOT_CERT_SECRET).await? else { return Ok(made) };
+    Ok(match kept(cluster, CA_CERT_SECRET).await? {
+        Some((_, ca)) => Certificates { roots, pilot, ca },
+        // An installation from before the CA: pods that know the old root only have no business with the CA either.
+        None => Certificates { roots: format!("{roots}{}", made.roots), pilot, ca: made.ca },
+    })
+}
+
+/// A serving certificate with its roots, if it is there as a whole.
+async fn kept(cluster: &Cluster, name: &str) -> Result<Option<(String, ServingCertificate)>, Error> {
+    let Some(secret) = cluster.get(&known("secrets")?, SYSTEM_NAMESPACE, name).await? else {
         return Ok(None);
     };
     let field = |name: &str| {
         let bytes = base64::engine::general_purpose::STANDARD.decode(text(&secret, &["data", name])?).ok()?;
         String::from_utf8(bytes).ok()
     };
-    Ok((|| Some(PilotCertificate { ca: field("ca.crt")?, certificate: field("tls.crt")?, key: field("tls.key")? }))())
+    Ok(field("ca.crt")
+        .zip(field("tls.crt"))
+        .zip(field("tls.key"))
+        .map(|((roots, certificate), key)| (roots, ServingCertificate { certificate, key })))
 }
 
 /// Applies the objects of an installation, in their order.
@@ -225,7 +241,8 @@ pub fn uninstall(app: &App, args: &UninstallArgs) -> Result<(), Error> {
     app.block_on(async {
         let cluster = app.cluster_to_change().await?;
         agree(app, args, &cluster)?;
-        let none = PilotCertificate { ca: String::new(), certificate: String::new(), key: String::new() };
+        let serving = ServingCertificate::default;
+        let none = Certificates { roots: String::new(), pilot: serving(), ca: serving() };
         let kinds = Kinds::default();
         let mut deleted = 0;
         for object in manifests::render(&Values::new(crate::VERSION, none)).iter().rev() {

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod filter;
 mod log;
+pub(super) mod secrets;
 mod tables;
 
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ Examples:
   # See what the proxy does with connections, then be quiet again
   meshctl proxy-config deploy/productpage log --level mesh_proxy:debug
   meshctl proxy-config deploy/productpage log --reset
+  # Its certificate, and whom it trusts
+  meshctl proxy-config deploy/productpage secrets
   # Let a stock Envoy stand in for a pod's proxy
   meshctl proxy-config deploy/productpage bootstrap --envoy --files /tmp/envoy > envoy.yaml";
 
@@ -95,6 +98,9 @@ enum What {
     /// Where destinations are served
     #[value(alias = "endpoint", alias = "eds", alias = "ep")]
     Endpoints,
+    /// Certificates and roots in use, never a key
+    #[value(alias = "secret", alias = "sds", alias = "s")]
+    Secrets,
     /// What it was started with
     Bootstrap,
     /// What it writes into its own log, and how to change that; also for Pilot's pods
@@ -153,6 +159,9 @@ pub fn run(app: &App, args: &ConfigArgs) -> Result<(), Error> {
             return log::run(app, &cluster, &pod, args).await;
         }
         let mut admin = mesh::proxy_admin(&cluster, &pod).await?;
+        if args.what == What::Secrets {
+            return secrets::show(app, &args.output, &admin.get("/certs").await?);
+        }
         let dump: Value = admin.get("/config_dump").await?;
         let is_table = matches!(args.output, Format::Table | Format::Wide);
         if args.what == What::All && !is_table {

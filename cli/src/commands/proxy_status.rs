@@ -1,6 +1,7 @@
 //! `proxy-status`: whether every proxy follows the control plane.
 
 use api::messages::{Proxies, ProxyStatus, SyncState};
+use api::spiffe::SpiffeId;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -98,7 +99,7 @@ fn table(app: &App, proxies: &[(&ProxyStatus, &str)], is_wide: bool) -> Result<(
         app.ui.say("no proxy is connected");
         return Ok(());
     }
-    let mut headings = vec!["PROXY", "ROLE", "LDS", "RDS", "CDS", "EDS", "VERSION", "CONNECTED"];
+    let mut headings = vec!["PROXY", "ROLE", "LDS", "RDS", "CDS", "EDS", "IDENTITY", "CERT", "VERSION", "CONNECTED"];
     if is_wide {
         headings.extend(["IP", "PILOT"]);
     }
@@ -107,6 +108,7 @@ fn table(app: &App, proxies: &[(&ProxyStatus, &str)], is_wide: bool) -> Result<(
     for (proxy, pilot) in proxies {
         let mut row = vec![proxy.id.clone(), proxy.role.clone()];
         row.extend(["LDS", "RDS", "CDS", "EDS"].map(|kind| state(proxy, kind, is_wide, app.ui.out)));
+        row.extend(identity(proxy, is_wide, now));
         row.extend([proxy.version.clone(), age(&proxy.connected_since, now)]);
         if is_wide {
             row.extend([proxy.ip.clone(), (*pilot).to_owned()]);
@@ -120,6 +122,18 @@ fn table(app: &App, proxies: &[(&ProxyStatus, &str)], is_wide: bool) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Who a proxy is, and how old its certificate is.
+fn identity(proxy: &ProxyStatus, is_wide: bool, now: Timestamp) -> [String; 2] {
+    let Some(svid) = &proxy.svid else { return ["none".to_owned(), String::new()] };
+    let account = svid.id.parse::<SpiffeId>().ok().and_then(|id| {
+        let (namespace, name) = id.account()?;
+        Some(format!("{namespace}/{name}"))
+    });
+    let has_expired = svid.not_after.parse::<Timestamp>().is_ok_and(|end| end <= now);
+    let age = if has_expired { "expired".to_owned() } else { age(&svid.since, now) };
+    [account.filter(|_| !is_wide).unwrap_or_else(|| svid.id.clone()), age]
 }
 
 fn state(proxy: &ProxyStatus, kind: &str, is_wide: bool, paint: Paint) -> String {

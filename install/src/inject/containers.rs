@@ -1,6 +1,8 @@
 //! The containers and the volume that a sidecar consists of.
 
-use api::names::{INIT_CONTAINER, PROXY_CONTAINER, PROXY_DIR, PROXY_UID, TOKEN_AUDIENCE, proxy_port};
+use api::names::{
+    CA_TOKEN_AUDIENCE, CA_TOKEN_FILE, INIT_CONTAINER, PROXY_CONTAINER, PROXY_DIR, PROXY_UID, TOKEN_AUDIENCE, proxy_port,
+};
 use serde_json::{Value, json};
 
 use super::options::Options;
@@ -90,14 +92,20 @@ fn probe(port: u16, period: u32, failures: u32) -> Value {
     })
 }
 
-/// The volume with the token by which the proxy proves itself to Pilot.
+/// The volume with the tokens by which the proxy proves itself to Pilot and to the CA.
 pub(crate) fn proxy_volume() -> Value {
     json!({
         "name": PROXY_CONTAINER,
         "projected": {"sources": [
             {"serviceAccountToken": {"audience": TOKEN_AUDIENCE, "expirationSeconds": 3600, "path": "token"}},
+            ca_token_source(),
         ]},
     })
+}
+
+/// The token for the CA is another one: whoever gets Pilot's cannot ask for a certificate with it.
+pub(crate) fn ca_token_source() -> Value {
+    json!({"serviceAccountToken": {"audience": CA_TOKEN_AUDIENCE, "expirationSeconds": 3600, "path": CA_TOKEN_FILE}})
 }
 
 /// A variable by downward API: it follows the pod that is made from the template.

@@ -43,7 +43,7 @@ fn deployment(values: &Values) -> Value {
                         "image": values.images.proxy,
                         "imagePullPolicy": "IfNotPresent",
                         "args": ["gateway"],
-                        "env": proxy_env(&pilot, &values.certificate.ca),
+                        "env": proxy_env(&pilot, &values.certificates.roots),
                         "ports": [
                             {"name": "http", "containerPort": proxy_port::GATEWAY_HTTP},
                             {"name": "mesh-metrics", "containerPort": proxy_port::METRICS},

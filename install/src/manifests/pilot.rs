@@ -1,12 +1,13 @@
 //! Pilot: its identity, what it may read, its certificate, its pods and its service.
 
-use api::names::{CLASSIC_GROUP, CLI_SERVICE_ACCOUNT, GROUP, PILOT, PILOT_CERT_SECRET, SYSTEM_NAMESPACE, pilot_port};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use api::names::{
+    CLASSIC_GROUP, CLI_SERVICE_ACCOUNT, GROUP, PILOT, PILOT_CERT_SECRET, PROXY_DIR, SYSTEM_NAMESPACE, pilot_port,
+};
 use serde_json::{Value, json};
 
-use super::{cluster_metadata, labels, metadata, service_account};
+use super::{cluster_metadata, labels, metadata, service_account, serving_certificate, unprivileged};
 use crate::Values;
+use crate::inject::ca_token_source;
 
 /// ConfigMap in the control plane's namespace with the root that vouches for Pilot.
 const ROOT: &str = "mesh-root";
@@ -18,7 +19,7 @@ pub(super) fn render(values: &Values) -> Vec<Value> {
         service_account(CLI_SERVICE_ACCOUNT, values),
         cluster_role(values),
         cluster_role_binding(values),
-        certificate(values),
+        serving_certificate(PILOT_CERT_SECRET, &values.certificates.pilot, values),
         root(values),
         service(values),
         deployment(values),
@@ -54,27 +55,12 @@ fn cluster_role_binding(values: &Values) -> Value {
     })
 }
 
-fn certificate(values: &Values) -> Value {
-    let certificate = &values.certificate;
-    json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "kubernetes.io/tls",
-        "metadata": metadata(PILOT_CERT_SECRET, values),
-        "data": {
-            "ca.crt": STANDARD.encode(&certificate.ca),
-            "tls.crt": STANDARD.encode(&certificate.certificate),
-            "tls.key": STANDARD.encode(&certificate.key),
-        },
-    })
-}
-
 fn root(values: &Values) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(ROOT, values),
-        "data": {"root-cert.pem": values.certificate.ca},
+        "data": {"root-cert.pem": values.certificates.roots},
     })
 }
 
@@ -123,6 +109,7 @@ fn deployment(values: &Values) -> Value {
                             field("POD_NAME", "metadata.name"),
                             field("POD_NAMESPACE", "metadata.namespace"),
                             field("POD_IP", "status.podIP"),
+                            field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
                             {"name": "MESH_DOMAIN", "value": values.domain},
                             {"name": "MESH_TRUST_DOMAIN", "value": values.trust_domain},
                             {"name": "MESH_PROXY_IMAGE", "value": values.images.proxy},
@@ -136,16 +123,16 @@ fn deployment(values: &Values) -> Value {
                         "startupProbe": startup,
                         "readinessProbe": probe(5),
                         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
-                        "securityContext": {
-                            "allowPrivilegeEscalation": false,
-                            "capabilities": {"drop": ["ALL"]},
-                            "readOnlyRootFilesystem": true,
-                            "runAsNonRoot": true,
-                            "runAsUser": 65532,
-                        },
-                        "volumeMounts": [{"name": "certificate", "mountPath": CERTIFICATE_DIR, "readOnly": true}],
+                        "securityContext": unprivileged(),
+                        "volumeMounts": [
+                            {"name": "certificate", "mountPath": CERTIFICATE_DIR, "readOnly": true},
+                            {"name": "token", "mountPath": PROXY_DIR, "readOnly": true},
+                        ],
                     }],
-                    "volumes": [{"name": "certificate", "secret": {"secretName": PILOT_CERT_SECRET}}],
+                    "volumes": [
+                        {"name": "certificate", "secret": {"secretName": PILOT_CERT_SECRET}},
+                        {"name": "token", "projected": {"sources": [ca_token_source()]}},
+                    ],
                 },
             },
         },

@@ -79,7 +79,7 @@ fn validating(values: &Values) -> Value {
 
 fn client(values: &Values, path: &str) -> Value {
     json!({
-        "caBundle": STANDARD.encode(&values.certificate.ca),
+        "caBundle": STANDARD.encode(&values.certificates.roots),
         "service": {"name": PILOT, "namespace": SYSTEM_NAMESPACE, "path": path, "port": pilot_port::WEBHOOKS},
     })
 }

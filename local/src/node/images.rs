@@ -141,6 +141,7 @@ pub(crate) fn built_in(programs: &Path) -> Images {
         images: BTreeMap::from([
             ("mesh/proxy*".to_owned(), program("mesh-proxy")),
             ("mesh/pilot*".to_owned(), program("mesh-pilot")),
+            ("mesh/ca*".to_owned(), program("mesh-ca")),
             // Its containers bring their own command.
             ("mesh/init*".to_owned(), Vec::new()),
         ]),

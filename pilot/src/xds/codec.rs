@@ -8,13 +8,13 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use crate::resource::{Kind, Resource, field_len, put_field, put_header};
+use crate::resource::{Resource, field_len, put_field, put_header};
 
 /// A `DeltaDiscoveryResponse` whose resources are references.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// Type of all its resources.
-    pub kind: Kind,
+    pub type_url: &'static str,
     /// By which the proxy acknowledges it.
     pub nonce: String,
     /// Version of the snapshot that it comes from, for people.
@@ -34,7 +34,7 @@ impl Response {
         let removed: usize = self.removed.iter().map(|name| field_len(name.len())).sum();
         field_len(self.system_version.len())
             + resources
-            + field_len(self.kind.type_url().len())
+            + field_len(self.type_url.len())
             + field_len(self.nonce.len())
             + removed
             + field_len(field_len(self.control_plane.len()))
@@ -45,7 +45,7 @@ impl Response {
         for resource in &self.resources {
             buffer.put_slice(resource.entry());
         }
-        put_field(4, self.kind.type_url().as_bytes(), buffer);
+        put_field(4, self.type_url.as_bytes(), buffer);
         put_field(5, self.nonce.as_bytes(), buffer);
         for name in &self.removed {
             put_field(6, name.as_bytes(), buffer);
@@ -102,14 +102,14 @@ mod tests {
     use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 
     use super::*;
-    use crate::resource::Version;
+    use crate::resource::{Kind, Version};
 
     #[test]
     fn a_response_decodes_to_what_it_says() {
         let listener = Listener { name: "virtual_inbound".to_owned(), ..Listener::default() }.encode_to_vec();
         let resource = Resource::new(Kind::Listener, "virtual_inbound".into(), Version(1), &listener);
         let response = Response {
-            kind: Kind::Listener,
+            type_url: Kind::Listener.type_url(),
             nonce: "12".to_owned(),
             system_version: "3".to_owned(),
             resources: vec![Arc::new(resource)],

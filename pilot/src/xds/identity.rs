@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+use api::messages::{SvidStatus, node_metadata as field};
 use api::model::{Key, Role};
+use api::spiffe::SpiffeId;
 use envoy_types::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
-
-use crate::auth::Caller;
+use envoy_types::pb::google::protobuf::value::Kind;
+use runtime::token::{Caller, Refusal};
+use tonic::Status;
 
 /// Longest node id that is looked at.
 const LONGEST_ID: usize = 1024;
@@ -45,6 +48,76 @@ pub enum Mistaken {
     },
 }
 
+/// What a proxy has shown of itself when it opened the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Whose it is.
+    pub caller: Caller,
+    /// What it was.
+    pub proof: Proof,
+}
+
+/// What proves who a proxy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// A token, as at the first contact.
+    Token,
+    /// A token, and an SVID of the same account.
+    Both,
+    /// An SVID; the token cannot be checked now.
+    Svid,
+}
+
+impl Shown {
+    /// Joins what the token proves with what the SVID does.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is proved, or two different identities are.
+    pub fn of(token: Result<Caller, Refusal>, svid: Option<SpiffeId>) -> Result<Self, Status> {
+        let account = svid.as_ref().map(SpiffeId::account);
+        match (token, account) {
+            (Ok(caller), None) => Ok(Shown { caller, proof: Proof::Token }),
+            (Ok(caller), Some(account)) => {
+                if account == Some((&*caller.namespace, &*caller.service_account)) {
+                    return Ok(Shown { caller, proof: Proof::Both });
+                }
+                let (namespace, name) = (caller.namespace, caller.service_account);
+                let svid = svid.map(|id| id.to_string()).unwrap_or_default();
+                Err(Status::permission_denied(format!("the token is of {namespace}/{name}, but the SVID of {svid}")))
+            }
+            // Proxies are served on while the API server is away.
+            (Err(Refusal::Unavailable { .. }), Some(Some((namespace, account)))) => {
+                let caller = Caller { namespace: namespace.to_owned(), service_account: account.to_owned(), pod: None };
+                Ok(Shown { caller, proof: Proof::Svid })
+            }
+            (Err(refusal @ Refusal::Unavailable { .. }), _) => Err(Status::unavailable(refusal.to_string())),
+            (Err(refusal), _) => Err(Status::unauthenticated(refusal.to_string())),
+        }
+    }
+}
+
+/// The identity that a proxy tells of in its node, if it is the account's that it has proved to be of.
+#[must_use]
+pub fn svid(node: &Node, shown: &Shown) -> Option<SvidStatus> {
+    let fields = &node.metadata.as_ref()?.fields;
+    let text = |name: &str, longest: usize| match fields.get(name)?.kind.as_ref()? {
+        Kind::StringValue(text) if text.len() <= longest && !text.contains(char::is_control) => Some(text.clone()),
+        _ => None,
+    };
+    let id: SpiffeId = text(field::SVID, 2048)?.parse().ok()?;
+    let is_own = id.account() == Some((&*shown.caller.namespace, &*shown.caller.service_account));
+    is_own.then(|| SvidStatus {
+        id: id.to_string(),
+        serial: text(field::SVID_SERIAL, 64).unwrap_or_default(),
+        since: text(field::SVID_SINCE, 32).unwrap_or_default(),
+        not_after: text(field::SVID_NOT_AFTER, 32).unwrap_or_default(),
+        bundle: text(field::BUNDLE, 32).unwrap_or_default(),
+        issuer: text(field::SVID_ISSUER, 128).unwrap_or_default(),
+        is_shown: shown.proof != Proof::Token,
+    })
+}
+
 impl Identity {
     /// Reads what a proxy says of itself.
     ///
@@ -77,14 +150,19 @@ impl Identity {
         Ok(Identity { role, address, pod, version: version(node) })
     }
 
-    /// Holds it against the token.
+    /// Holds it against what the proxy has shown. `account` is the service account of the pod, if the pod is known: an
+    /// SVID is of an account, and not of one of its pods.
     ///
     /// # Errors
     ///
-    /// When the token is not this pod's.
-    pub fn check(&self, caller: &Caller) -> Result<(), Mistaken> {
-        let is_own = caller.namespace == self.pod.namespace && caller.pod.as_deref() == Some(&*self.pod.name);
-        if is_own {
+    /// When the token, or the SVID, is not this pod's.
+    pub fn check(&self, shown: &Shown, account: Option<&str>) -> Result<(), Mistaken> {
+        let caller = &shown.caller;
+        let is_pod = match shown.proof {
+            Proof::Token | Proof::Both => caller.pod.as_deref() == Some(&*self.pod.name),
+            Proof::Svid => account == Some(caller.service_account.as_str()),
+        };
+        if caller.namespace == self.pod.namespace && is_pod {
             return Ok(());
         }
         let holder = match &caller.pod {
@@ -150,12 +228,20 @@ mod tests {
     #[test]
     fn a_pod_cannot_be_another_pod() {
         let identity = Identity::read(Some(&node("sidecar~10.0.0.1~a.default~x"))).expect("reads");
-        let caller = |namespace: &str, pod: Option<&str>| Caller {
-            namespace: namespace.to_owned(),
-            service_account: "sa".to_owned(),
-            pod: pod.map(str::to_owned),
+        let caller = |namespace: &str, pod: Option<&str>| Shown {
+            caller: Caller {
+                namespace: namespace.to_owned(),
+                service_account: "sa".to_owned(),
+                pod: pod.map(str::to_owned),
+            },
+            proof: Proof::Token,
         };
-        assert_eq!(identity.check(&caller("default", Some("a"))), Ok(()));
+        assert_eq!(identity.check(&caller("default", Some("a")), None), Ok(()));
+        let svid = |namespace: &str| Shown { proof: Proof::Svid, ..caller(namespace, None) };
+        assert_eq!(identity.check(&svid("default"), Some("sa")), Ok(()), "an SVID is for all pods of its account");
+        assert!(identity.check(&svid("default"), Some("other")).is_err());
+        assert!(identity.check(&svid("default"), None).is_err(), "a pod that nobody knows");
+        assert!(identity.check(&svid("other"), Some("sa")).is_err());
         for (namespace, pod, expected) in [
             ("default", Some("b"), "the node id is of pod default/a, but the token belongs to pod default/b"),
             ("other", Some("a"), "the node id is of pod default/a, but the token belongs to pod other/a"),
@@ -165,7 +251,25 @@ mod tests {
                 "the node id is of pod default/a, but the token belongs to service account default/sa, bound to no pod",
             ),
         ] {
-            assert_eq!(identity.check(&caller(namespace, pod)).expect_err("is refused").to_string(), expected);
+            assert_eq!(identity.check(&caller(namespace, pod), None).expect_err("is refused").to_string(), expected);
         }
+    }
+
+    #[test]
+    fn what_is_shown_must_be_of_one_account() {
+        let caller = || Caller { namespace: "default".to_owned(), service_account: "sa".to_owned(), pod: None };
+        let id = |text: &str| Some(text.parse::<SpiffeId>().expect("an identity"));
+        let own = "spiffe://cluster.local/ns/default/sa/sa";
+        let away = || Refusal::Unavailable { reason: "no answer".to_owned() };
+        let proof = |token, svid| Shown::of(token, svid).map(|shown| shown.proof).map_err(|status| status.code());
+        assert_eq!(proof(Ok(caller()), None), Ok(Proof::Token));
+        assert_eq!(proof(Ok(caller()), id(own)), Ok(Proof::Both));
+        assert_eq!(proof(Err(away()), id(own)), Ok(Proof::Svid), "while the API server is away");
+        assert_eq!(proof(Err(away()), None), Err(tonic::Code::Unavailable));
+        for other in ["spiffe://cluster.local/ns/default/sa/other", "spiffe://cluster.local/some/thing"] {
+            assert_eq!(proof(Ok(caller()), id(other)), Err(tonic::Code::PermissionDenied), "{other}");
+        }
+        let refused = Refusal::Refused { reason: "expired".to_owned() };
+        assert_eq!(proof(Err(refused), id(own)), Err(tonic::Code::Unauthenticated), "a bad token is not made up for");
     }
 }

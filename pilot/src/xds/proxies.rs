@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::messages::{ProxyStatus, Rejected};
+use api::messages::{ProxyStatus, Rejected, SvidStatus};
 use runtime::CancellationToken;
 use tokio::sync::watch;
 
@@ -31,6 +31,8 @@ pub struct Proxy {
     pub identity: Identity,
     /// When it connected.
     since: jiff::Timestamp,
+    /// Its identity, as it told last.
+    svid: Mutex<Option<SvidStatus>>,
     /// What it has.
     state: Mutex<ProxyState>,
     /// Cancelled when a newer stream of the same proxy takes over.
@@ -80,6 +82,7 @@ impl Proxies {
         let proxy = Arc::new(Proxy {
             identity,
             since: jiff::Timestamp::now(),
+            svid: Mutex::default(),
             state: Mutex::default(),
             superseded: CancellationToken::new(),
         });
@@ -135,6 +138,17 @@ impl Proxy {
         lock(&self.state)
     }
 
+    /// Takes note of the identity that it tells.
+    pub fn introduced(&self, svid: Option<SvidStatus>) {
+        *lock(&self.svid) = svid;
+    }
+
+    /// Whether it has told of an identity, as our proxies do.
+    #[must_use]
+    pub fn has_identity(&self) -> bool {
+        lock(&self.svid).is_some()
+    }
+
     /// Waits until a newer stream of the same proxy takes over.
     pub async fn superseded(&self) {
         self.superseded.cancelled().await;
@@ -149,6 +163,7 @@ impl Proxy {
             ip: self.identity.address.to_string(),
             version: self.identity.version.clone(),
             connected_since: self.since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            svid: lock(&self.svid).clone(),
             types: self.state().status(),
         }
     }

@@ -7,27 +7,31 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-use runtime::Tasks;
+use runtime::{Tasks, svid};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
+use super::OwnIdentity;
 use super::codec::{self, DeltaCodec};
+use super::identity::Shown;
 use super::proxies::Proxies;
 use super::stream::Stream;
-use crate::auth::{Authenticator, Refusal};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshots;
+use runtime::token::Authenticator;
 
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const STATE_OF_THE_WORLD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 /// Largest request: a reconnecting proxy names every resource that it holds.
 const LARGEST_REQUEST: usize = 16 << 20;
-/// Responses that wait for the connection: at most one of each type is on its way at any time, and an error.
-const RESPONSES: usize = 8;
+/// Responses that wait for the connection: at most one of each type is on its way at any time, a few requests to renew,
+/// and an error.
+const RESPONSES: usize = 16;
 
 /// The aggregated discovery service, delta form only. Clones share everything.
 #[derive(Clone)]
@@ -40,6 +44,8 @@ pub struct Ads {
     pub proxies: Proxies,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who Pilot is to proxies, and when theirs are to be renewed.
+    pub identity: OwnIdentity,
     /// Whom the streams' tasks belong to.
     pub tasks: Tasks,
     /// Pilot's pod, which responses name.
@@ -54,19 +60,19 @@ impl Ads {
     /// Lets a proxy in by its token and starts its stream.
     async fn open(self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Result<Response<Responses>, Status> {
         let authorization = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let caller = self.authenticator.check(authorization).await.map_err(|refusal| {
+        let shown = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
+        let svid = shown.and_then(|chain| svid::peer(Some(chain.as_slice()))).map(|peer| peer.id);
+        let checked = self.authenticator.check(authorization).await;
+        let shown = Shown::of(checked, svid).map_err(|status| {
             self.metrics.refused_stream();
-            tracing::info!(%refusal, "a proxy is not let in");
-            match refusal {
-                Refusal::Unavailable { .. } => Status::unavailable(refusal.to_string()),
-                _ => Status::unauthenticated(refusal.to_string()),
-            }
+            tracing::info!(reason = status.message(), "a proxy is not let in");
+            status
         })?;
         if !self.snapshots.is_ready() {
             return Err(Status::unavailable("Pilot has not read the state of the cluster yet; try again"));
         }
         let (responses, receiver) = mpsc::channel(RESPONSES);
-        let stream = Stream::new(self.clone(), caller, responses);
+        let stream = Stream::new(self.clone(), shown, responses);
         self.tasks.spawn("xds stream", stream.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }

@@ -8,11 +8,10 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::codec::Response;
-use super::identity::Identity;
+use super::identity::{self, Identity, Shown};
 use super::proxies::Proxy;
 use super::service::Ads;
 use super::state::{Heard, Push};
-use crate::auth::Caller;
 use crate::snapshot::View;
 
 /// How long a proxy may take to introduce itself.
@@ -28,7 +27,7 @@ const AGE: Duration = Duration::from_secs(30 * 60);
 /// One proxy's stream.
 pub(super) struct Stream {
     ads: Ads,
-    caller: Caller,
+    shown: Shown,
     responses: mpsc::Sender<Result<Response, Status>>,
 }
 
@@ -41,8 +40,8 @@ enum End {
 }
 
 impl Stream {
-    pub(super) fn new(ads: Ads, caller: Caller, responses: mpsc::Sender<Result<Response, Status>>) -> Self {
-        Stream { ads, caller, responses }
+    pub(super) fn new(ads: Ads, shown: Shown, responses: mpsc::Sender<Result<Response, Status>>) -> Self {
+        Stream { ads, shown, responses }
     }
 
     /// Serves the proxy until it leaves or has to.
@@ -68,7 +67,9 @@ impl Stream {
         let first = first.map_err(|_| End::Gone)?.ok_or(End::Gone)?;
         let identity =
             Identity::read(first.node.as_ref()).map_err(|error| told(Status::invalid_argument(error.to_string())))?;
-        identity.check(&self.caller).map_err(|error| {
+        let account =
+            self.ads.snapshots.current().node(&identity.pod).map(|node| node.workload.service_account.clone());
+        identity.check(&self.shown, account.as_deref()).map_err(|error| {
             self.ads.metrics.refused_stream();
             tracing::warn!(%error, "a proxy is not let in");
             told(Status::permission_denied(error.to_string()))
@@ -109,6 +110,7 @@ impl Stream {
         let mut view = View::new(self.ads.snapshots.current(), proxy.identity.role, proxy.identity.pod.clone());
         let old_age = Instant::now() + age(proxy);
         let mut endpoints_asked = None;
+        let mut renewals = self.ads.identity.renewals.subscribe();
         loop {
             self.send_what_is_due(proxy, &view)?;
             if !proxy.state().is_awaiting_endpoints() {
@@ -125,6 +127,7 @@ impl Stream {
                     Ok(()) => view.advance(self.ads.snapshots.current()),
                     Err(_) => return Err(told(Status::unavailable("Pilot ends"))),
                 },
+                Ok(()) = renewals.changed() => self.ask_to_renew(proxy)?,
                 () = sleep_until(endpoints_asked) => proxy.state().stop_awaiting_endpoints(),
                 () = proxy.superseded() => return Err(told(Status::aborted("a newer stream of this proxy has taken over"))),
                 () = self.ads.tasks.token().cancelled() => return Err(told(Status::unavailable("Pilot ends; connect to another replica"))),
@@ -135,6 +138,9 @@ impl Stream {
 
     /// Takes a request in.
     fn hear(&self, proxy: &Proxy, request: &DeltaDiscoveryRequest) -> Result<(), End> {
+        if let Some(node) = &request.node {
+            proxy.introduced(identity::svid(node, &self.shown));
+        }
         let heard = proxy.state().hear(request).map_err(|status| {
             tracing::warn!(proxy = proxy.identity.id(), error = status.message(), "a request is refused");
             told(status)
@@ -176,9 +182,25 @@ impl Stream {
         Ok(())
     }
 
+    /// Has a proxy of ours renew its identity. What it trusts then, it tells by itself.
+    fn ask_to_renew(&self, proxy: &Proxy) -> Result<(), End> {
+        if !proxy.has_identity() {
+            return Ok(());
+        }
+        let renew = Response {
+            type_url: api::messages::node_metadata::RENEW,
+            nonce: "renew".to_owned(),
+            system_version: String::new(),
+            resources: Vec::new(),
+            removed: Vec::new(),
+            control_plane: self.ads.name.clone(),
+        };
+        self.responses.try_send(Ok(renew)).map_err(|_| End::Gone)
+    }
+
     fn response(&self, push: Push) -> Response {
         Response {
-            kind: push.kind,
+            type_url: push.kind.type_url(),
             nonce: push.nonce.to_string(),
             system_version: push.serial.to_string(),
             resources: push.resources,

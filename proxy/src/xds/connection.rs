@@ -2,19 +2,23 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use runtime::svid::Svids;
+use runtime::svid::client::connect_tls;
+use runtime::tls::TlsError;
+use rustls_pki_types::ServerName;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Request, Streaming};
 
-use crate::connect::Connector;
+use crate::connect::dial;
 use crate::settings::{Pilot, Root};
 
 /// Why there is no stream to Pilot.
@@ -44,15 +48,17 @@ pub enum ConnectError {
         /// Where it is.
         path: PathBuf,
     },
-    /// The address cannot be used, or the root certificate is none.
-    #[error("the address {address} or the root certificate cannot be used")]
+    /// The address cannot be used.
+    #[error("the address {address} or the server name {server_name} cannot be used")]
     Settings {
         /// `MESH_PILOT_ADDRESS`.
         address: String,
-        /// Why not.
-        #[source]
-        source: tonic::transport::Error,
+        /// `MESH_PILOT_SERVER_NAME`.
+        server_name: String,
     },
+    /// The root certificate is none.
+    #[error("the root certificate of Pilot cannot be used")]
+    NoRoot(#[source] TlsError),
     /// Pilot cannot be reached, or does not prove who it is.
     #[error("cannot connect to {address}")]
     Connect {
@@ -92,19 +98,19 @@ const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 ///
 /// The connection bears `mark`, so that a sidecar does not intercept its own question.
 pub(super) async fn open(
-    pilot: &Pilot,
-    mark: Option<u32>,
+    (pilot, mark): (&Pilot, Option<u32>),
+    svids: &Svids,
     first: Vec<DeltaDiscoveryRequest>,
 ) -> Result<Connection, ConnectError> {
     let address = || pilot.address.clone();
     let token = token(pilot)?;
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(root(pilot)?))
-        .domain_name(pilot.server_name.clone());
-    let settings = |source| ConnectError::Settings { address: address(), source };
-    let endpoint = Endpoint::from_shared(format!("https://{}", pilot.address))
-        .and_then(|endpoint| endpoint.tls_config(tls))
-        .map_err(settings)?
+    let roots = runtime::tls::roots(&root(pilot)?).map_err(ConnectError::NoRoot)?;
+    let tls = svids.named_client_config(roots, &[b"h2"]).map_err(ConnectError::NoRoot)?;
+    let settings = || ConnectError::Settings { address: address(), server_name: pilot.server_name.clone() };
+    let name = ServerName::try_from(pilot.server_name.clone()).map_err(|_| settings())?;
+    // TLS is in the connector below: there the proxy shows its SVID, whose key is nowhere but in memory.
+    let endpoint = Endpoint::from_shared(format!("http://{}", pilot.address))
+        .map_err(|_| settings())?
         .connect_timeout(CONNECT)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_ANSWER)
@@ -112,8 +118,8 @@ pub(super) async fn open(
     let dial = tower::service_fn({
         let address = pilot.address.clone();
         move |_: http::Uri| {
-            let address = address.clone();
-            async move { dial(&address, mark).await.map(TokioIo::new) }
+            let (address, tls, name) = (address.clone(), Arc::clone(&tls), name.clone());
+            async move { connect_tls(dial(&address, mark), tls, name).await.map(TokioIo::new) }
         }
     });
     let connecting = async { endpoint.connect_with_connector(dial).await };
@@ -133,19 +139,6 @@ pub(super) async fn open(
         Ok(response) => Ok(Connection { requests, responses: response.into_inner() }),
         Err(status) => Err(refused(pilot, &status)),
     }
-}
-
-/// Connects to the first address of Pilot that answers.
-async fn dial(address: &str, mark: Option<u32>) -> io::Result<TcpStream> {
-    let connector = Connector { mark };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
-    for address in tokio::net::lookup_host(address).await? {
-        match connector.dial(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 /// How an open stream ended.

@@ -83,7 +83,13 @@ impl Ads {
 
     /// Settings of a gateway that follows this server.
     pub fn settings(&self) -> Settings {
-        let env = Env::of([("POD_NAME", "gw-x"), ("POD_NAMESPACE", "mesh-system"), ("POD_IP", "127.0.0.1")]);
+        let env = Env::of([
+            ("POD_NAME", "gw-x"),
+            ("POD_NAMESPACE", "mesh-system"),
+            ("POD_IP", "127.0.0.1"),
+            // There is no CA.
+            ("MESH_CA_ADDRESS", "127.0.0.1:1"),
+        ]);
         let ports = PortFlags { admin: Some(0), metrics: Some(0), readiness: Some(0) };
         let mut settings = Settings::read(Role::Gateway, &env, ports).expect("the settings are good");
         settings.access_log = "off".to_owned();

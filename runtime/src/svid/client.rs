@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::names::{CA, CA_TOKEN_FILE, PROXY_DIR, SYSTEM_NAMESPACE, ca_port};
 use api::spiffe::TrustDomain;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -22,6 +23,7 @@ use tonic_prost::ProstCodec;
 
 use super::Svids;
 use super::wire::{CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, TRUST_DOMAINS};
+use crate::settings::{Env, SettingError};
 use crate::tls::{self, TlsError};
 
 /// How long one request may take, connecting included.
@@ -61,6 +63,45 @@ pub struct Authority {
 #[must_use]
 pub fn plain_dial() -> Dial {
     Arc::new(|address| Box::pin(async move { TcpStream::connect(address).await }))
+}
+
+/// Where the CA is, as a daemon's environment says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaSettings {
+    /// `host:port`.
+    pub address: String,
+    /// The name in its certificate.
+    pub server_name: String,
+    /// The file with the token that is shown to it.
+    pub token_file: PathBuf,
+}
+
+impl CaSettings {
+    /// Reads `MESH_CA_ADDRESS`, `MESH_CA_SERVER_NAME` and `MESH_CA_TOKEN_FILE`.
+    ///
+    /// # Errors
+    ///
+    /// When one is not text.
+    pub fn read(env: &Env) -> Result<Self, SettingError> {
+        let default = format!("{CA}.{SYSTEM_NAMESPACE}.svc:{}", ca_port::CSR);
+        let address = env.text_or("MESH_CA_ADDRESS", &default)?;
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        let server_name = env.text_or("MESH_CA_SERVER_NAME", host.trim_matches(['[', ']']))?;
+        let token_file = env.text_or("MESH_CA_TOKEN_FILE", &format!("{PROXY_DIR}/{CA_TOKEN_FILE}"))?.into();
+        Ok(CaSettings { address, server_name, token_file })
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub fn authority(&self, roots: Pem, dial: Dial) -> Authority {
+        Authority {
+            address: self.address.clone(),
+            server_name: self.server_name.clone(),
+            roots,
+            token_file: Some(self.token_file.clone()),
+            dial,
+        }
+    }
 }
 
 /// What the CA answered.

@@ -1,10 +1,10 @@
 //! Gets the first certificate, and renews it at half its life for as long as the process runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api::spiffe::SpiffeId;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +63,7 @@ pub struct Status {
 
 #[derive(Debug, Default)]
 struct Shared {
-    seen: Mutex<Progress>,
+    seen: watch::Sender<Progress>,
     now: Notify,
 }
 
@@ -84,7 +84,14 @@ impl Status {
     /// How it has gone so far.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.seen.borrow().clone()
+    }
+
+    /// Waits until the first attempt has succeeded or failed.
+    pub async fn first_outcome(&self) {
+        let mut seen = self.shared.seen.subscribe();
+        // The sender lives as long as this does.
+        let _ = seen.wait_for(|progress| progress.renewals > 0 || progress.failures > 0).await;
     }
 
     /// Has the certificate renewed now, whatever its age.
@@ -93,7 +100,7 @@ impl Status {
     }
 
     fn update(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        self.shared.seen.send_modify(change);
     }
 }
 

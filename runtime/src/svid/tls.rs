@@ -203,6 +203,11 @@ impl ServerCertVerifier for PeerVerifier {
 }
 
 impl ClientCertVerifier for PeerVerifier {
+    fn offer_client_auth(&self) -> bool {
+        // Who may come without a certificate is not asked for one that cannot be verified yet.
+        !self.is_optional || self.svids.bundle().is_some()
+    }
+
     fn client_auth_mandatory(&self) -> bool {
         !self.is_optional
     }

@@ -10,7 +10,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::{OtherError, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Bundle;
@@ -174,6 +174,8 @@ pub struct Leaf {
     pub peer: Peer,
     /// When it begins to hold.
     pub not_before: SystemTime,
+    /// Identifier of the key that signed it, in hexadecimal; empty when it does not say.
+    pub issuer: String,
 }
 
 impl Leaf {
@@ -197,8 +199,18 @@ impl Leaf {
         let validity = certificate.validity();
         let serial = certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
         let not_after = at(validity.not_after.timestamp());
-        Ok(Leaf { peer: Peer { id, not_after, serial }, not_before: at(validity.not_before.timestamp()) })
+        let issuer = issuer_key(&certificate);
+        Ok(Leaf { peer: Peer { id, not_after, serial }, not_before: at(validity.not_before.timestamp()), issuer })
     }
+}
+
+/// The authority's key identifier.
+fn issuer_key(certificate: &X509Certificate<'_>) -> String {
+    let found = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(authority) => authority.key_identifier.as_ref(),
+        _ => None,
+    });
+    found.map(|key| key.0.iter().map(|byte| format!("{byte:02x}")).collect()).unwrap_or_default()
 }
 
 fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, Refusal> {

@@ -8,6 +8,7 @@ mod crash;
 mod decisions;
 mod disk;
 mod grpc;
+mod identity;
 mod injection;
 mod life;
 mod output;
@@ -49,6 +50,10 @@ fn main() -> ExitCode {
         bad_input::a_machine_without_nft_is_told_how_to_get_it,
         bad_input::an_image_without_a_program_and_a_program_that_exits_at_once_are_told,
         bad_input::no_malformed_request_passes_the_gateway,
+        identity::every_proxy_has_the_identity_of_its_account,
+        identity::certificates_are_shown_and_keys_are_not,
+        identity::a_join_token_is_made_for_an_account_that_is_there,
+        identity::a_rotation_of_the_root_interrupts_nothing,
         injection::the_webhook_gives_what_kube_inject_gives_offline,
         output::get_shows_rules_in_every_format,
         output::what_get_prints_can_be_given_back_to_replace,

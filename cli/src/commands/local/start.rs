@@ -77,8 +77,10 @@ pub(super) async fn supervisor(
 }
 
 fn check_programs(programs: &Path) -> Result<(), Error> {
-    let missing: Vec<&str> =
-        ["mesh-proxy", "mesh-pilot"].into_iter().filter(|program| !programs.join(program).is_file()).collect();
+    let missing: Vec<&str> = ["mesh-proxy", "mesh-pilot", "mesh-ca"]
+        .into_iter()
+        .filter(|program| !programs.join(program).is_file())
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }

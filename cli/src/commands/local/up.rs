@@ -21,7 +21,6 @@ use super::start::{self, Started};
 use super::{Mesh, ROOT_FILE};
 use crate::App;
 use crate::args::{FileArgs, duration};
-use crate::certificate;
 use crate::cluster::{Cluster, Selection};
 use crate::commands::install as installation;
 use crate::commands::write::{self, Done, Planned, Verb, done_line};
@@ -236,13 +235,10 @@ fn keep(mesh: &Mesh, images: Images) -> Result<(), Error> {
 /// Installs the control plane and waits until Pilot is ready: only then can pods be injected.
 async fn control_plane(mesh: &Mesh, cluster: &Cluster, picture: &mut Picture) -> Result<(), Error> {
     picture.step("installing the control plane");
-    let certificate = match installation::kept_certificate(cluster).await? {
-        Some(certificate) => certificate,
-        None => certificate::make(api::names::DEFAULT_DOMAIN)?,
-    };
-    std::fs::write(mesh.dir.join(ROOT_FILE), &certificate.ca)
+    let certificates = installation::certificates(cluster, api::names::DEFAULT_DOMAIN).await?;
+    std::fs::write(mesh.dir.join(ROOT_FILE), &certificates.roots)
         .map_err(|e| Error::failed(format!("cannot write to {}: {}", mesh.dir.display(), io_words(&e))))?;
-    let values = Values::new(crate::VERSION, certificate);
+    let values = Values::new(crate::VERSION, certificates);
     installation::apply(cluster, manifests::render(&values), false, |_| Ok(())).await?;
     let label = json!({ "metadata": { "labels": { INJECT: "enabled" } } });
     cluster.merge(&known("namespaces")?, "", "default", &label).await?;

@@ -44,11 +44,11 @@ pub struct Caller {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is no `authorization: Bearer …`.
-    #[error(
-        "no token: send `authorization: Bearer TOKEN` with a service-account token of audience {}",
-        api::names::TOKEN_AUDIENCE
-    )]
-    NoToken,
+    #[error("no token: send `authorization: Bearer TOKEN` with a service-account token of audience {audience}")]
+    NoToken {
+        /// Whom it must be for.
+        audience: &'static str,
+    },
     /// It cannot be a token.
     #[error("the token is longer than {LONGEST_TOKEN} bytes")]
     TooLong,
@@ -76,6 +76,8 @@ pub enum Refusal {
 #[derive(Clone)]
 pub struct Authenticator {
     client: Client,
+    /// Whom tokens must be for: any of these. The first is the one to be named.
+    audiences: Arc<[&'static str]>,
     known: Arc<Mutex<HashMap<String, Known>>>,
     reviews: Arc<Semaphore>,
 }
@@ -86,10 +88,11 @@ struct Known {
 }
 
 impl Authenticator {
-    /// Asks this API server.
+    /// Asks this API server about tokens for one of `audiences`.
     #[must_use]
-    pub fn new(client: Client) -> Self {
-        Authenticator { client, known: Arc::default(), reviews: Arc::new(Semaphore::new(REVIEWS_AT_A_TIME)) }
+    pub fn new(client: Client, audiences: impl Into<Arc<[&'static str]>>) -> Self {
+        let reviews = Arc::new(Semaphore::new(REVIEWS_AT_A_TIME));
+        Authenticator { client, audiences: audiences.into(), known: Arc::default(), reviews }
     }
 
     /// Checks the value of an `authorization` header.
@@ -98,7 +101,16 @@ impl Authenticator {
     ///
     /// Why the caller is not let in.
     pub async fn check(&self, authorization: Option<&str>) -> Result<Caller, Refusal> {
-        let token = authorization.and_then(bearer).ok_or(Refusal::NoToken)?;
+        let audience = self.audiences.first().copied().unwrap_or_default();
+        self.check_token(authorization.and_then(bearer).ok_or(Refusal::NoToken { audience })?).await
+    }
+
+    /// Checks a token.
+    ///
+    /// # Errors
+    ///
+    /// Why its holder is not let in.
+    pub async fn check_token(&self, token: &str) -> Result<Caller, Refusal> {
         if token.len() > LONGEST_TOKEN {
             return Err(Refusal::TooLong);
         }
@@ -133,7 +145,7 @@ impl Authenticator {
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token: token.to_owned(),
-                audiences: Some(vec![api::names::TOKEN_AUDIENCE.to_owned()]),
+                audiences: Some(self.audiences.iter().map(|&audience| audience.to_owned()).collect()),
             },
             ..TokenReview::default()
         };
@@ -141,26 +153,28 @@ impl Authenticator {
         let params = PostParams::default();
         let asked = tokio::time::timeout(REVIEW_TIMEOUT, api.create(&params, &review)).await;
         let answer = asked.map_err(|_| unavailable(format!("no answer within {REVIEW_TIMEOUT:?}")))?;
-        let answer = answer.map_err(|error| unavailable(runtime::exit::chain(&error)))?;
-        verdict(answer.status.unwrap_or_default())
+        let answer = answer.map_err(|error| unavailable(crate::exit::chain(&error)))?;
+        verdict(answer.status.unwrap_or_default(), &self.audiences)
     }
 }
 
 /// The token of `Bearer TOKEN`.
-fn bearer(authorization: &str) -> Option<&str> {
+#[must_use]
+pub fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, token) = authorization.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 /// Reads the API server's answer. A server that does not know audiences does not repeat ours: then it is refused.
-fn verdict(status: TokenReviewStatus) -> Result<Caller, Refusal> {
+fn verdict(status: TokenReviewStatus, wanted: &[&str]) -> Result<Caller, Refusal> {
+    let first = wanted.first().copied().unwrap_or_default();
     if status.authenticated != Some(true) {
         let reason = status.error.filter(|error| !error.is_empty());
-        return Err(Refusal::Refused { reason: reason.unwrap_or_else(|| "it is not valid for mesh-pilot".to_owned()) });
+        return Err(Refusal::Refused { reason: reason.unwrap_or_else(|| format!("it is not valid for {first}")) });
     }
-    if !status.audiences.iter().flatten().any(|audience| audience == api::names::TOKEN_AUDIENCE) {
-        let reason = format!("it is not for the audience {}", api::names::TOKEN_AUDIENCE);
+    if !status.audiences.iter().flatten().any(|audience| wanted.contains(&audience.as_str())) {
+        let reason = format!("it is not for the audience {first}");
         return Err(Refusal::Refused { reason });
     }
     caller(status.user.unwrap_or_default())
@@ -179,14 +193,22 @@ fn caller(user: UserInfo) -> Result<Caller, Refusal> {
 
 /// How long a token still lives, by its own words. Only for a token that the API server has vouched for.
 fn lifetime(token: &str) -> Option<Duration> {
+    let (_, end) = validity(token)?;
+    Some(end.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// From when until when a token holds, by its own words, if it has such words. Nothing of it is proved.
+#[must_use]
+pub fn validity(token: &str) -> Option<(Option<SystemTime>, SystemTime)> {
     #[derive(Deserialize)]
     struct Claims {
+        iat: Option<u64>,
         exp: u64,
     }
     let claims = token.split('.').nth(1)?;
     let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    Some(Duration::from_secs(claims.exp).saturating_sub(now))
+    let at = |seconds: u64| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    Some((claims.iat.and_then(at), at(claims.exp)?))
 }
 
 #[cfg(test)]
@@ -205,7 +227,8 @@ mod tests {
 
     #[test]
     fn a_service_account_is_let_in_with_its_pod() {
-        let caller = verdict(vouched("system:serviceaccount:default:reviews", "mesh-pilot")).expect("is let in");
+        let caller = verdict(vouched("system:serviceaccount:default:reviews", "mesh-pilot"), &["mesh-pilot"])
+            .expect("is let in");
         assert_eq!((caller.namespace.as_str(), caller.service_account.as_str()), ("default", "reviews"));
         assert_eq!(caller.pod.as_deref(), Some("reviews-v1-0"));
     }
@@ -217,7 +240,7 @@ mod tests {
             (vouched("system:serviceaccount:a:b", "kubernetes"), "it is not for the audience mesh-pilot"),
             (vouched("admin", "mesh-pilot"), "admin, which is not a service account"),
         ] {
-            let refusal = verdict(status).expect_err("is refused").to_string();
+            let refusal = verdict(status, &["mesh-pilot"]).expect_err("is refused").to_string();
             assert!(refusal.contains(expected), "{refusal}");
         }
     }

@@ -1,15 +1,17 @@
-//! Pilot's serving certificate, read from files and read again when they change.
+//! A daemon's serving certificate, read from files and read again when they change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use runtime::CancellationToken;
-use runtime::tls::TlsError;
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio_util::sync::CancellationToken;
+
+use crate::tls::TlsError;
 
 /// How often the files are looked at. Kubernetes takes up to a minute to bring a changed Secret into a pod.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -95,11 +97,26 @@ impl Certificate {
     ///
     /// When the build lacks what it needs.
     pub fn server_config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, CertificateError> {
-        let mut config = ServerConfig::builder_with_provider(runtime::tls::provider())
+        self.verifying_server_config(Arc::new(NoClientAuth), alpn)
+    }
+
+    /// The same, with `verifier` looking at clients' certificates. Sessions are not resumed, so it sees every handshake.
+    ///
+    /// # Errors
+    ///
+    /// When the build lacks what it needs.
+    pub fn verifying_server_config(
+        &self,
+        verifier: Arc<dyn ClientCertVerifier>,
+        alpn: &[&[u8]],
+    ) -> Result<Arc<ServerConfig>, CertificateError> {
+        let mut config = ServerConfig::builder_with_provider(crate::tls::provider())
             .with_safe_default_protocol_versions()
             .map_err(CertificateError::Setup)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_cert_resolver(self.current.clone());
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Arc::new(config))
     }
@@ -111,7 +128,7 @@ impl Certificate {
                 Ok(true) => tracing::info!(directory = %self.directory.display(), "the certificate has been replaced"),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(
-                    error = runtime::exit::chain(&error),
+                    error = crate::exit::chain(&error),
                     "the changed certificate cannot be used; the old one stays in force"
                 ),
             }
@@ -150,10 +167,10 @@ impl Files {
             let path = directory.join(name);
             move |source| CertificateError::Unusable { path, source }
         };
-        let chain = runtime::tls::certificates(&self.certificate).map_err(unusable("tls.crt"))?;
-        let key = runtime::tls::private_key(&self.key).map_err(unusable("tls.key"))?;
-        runtime::tls::roots(&self.root).map_err(unusable("ca.crt"))?;
-        CertifiedKey::from_der(chain, key, &runtime::tls::provider())
+        let chain = crate::tls::certificates(&self.certificate).map_err(unusable("tls.crt"))?;
+        let key = crate::tls::private_key(&self.key).map_err(unusable("tls.key"))?;
+        crate::tls::roots(&self.root).map_err(unusable("ca.crt"))?;
+        CertifiedKey::from_der(chain, key, &crate::tls::provider())
             .map_err(|source| CertificateError::Mismatch { directory: directory.to_owned(), source })
     }
 }
@@ -163,7 +180,7 @@ mod tests {
     use super::*;
 
     fn write(directory: &Path) -> String {
-        let made = runtime::authority::serving_certificate(&["mesh-pilot.mesh-system.svc"], Duration::from_secs(3600));
+        let made = crate::authority::serving_certificate(&["mesh-pilot.mesh-system.svc"], Duration::from_secs(3600));
         let made = made.expect("a certificate");
         for (file, text) in [("tls.crt", &made.cert_pem), ("tls.key", &made.key_pem), ("ca.crt", &made.ca_pem)] {
             std::fs::write(directory.join(file), text).expect("written");

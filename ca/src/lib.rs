@@ -1,0 +1,16 @@
+//! The mesh's certificate authority: who asks → CSR → authority → SVID.
+//!
+//! A caller proves who it is ([`caller`]) and sends a signing request ([`csr`]) of which only the public key counts; the
+//! [`authority`] signs a certificate for the identity that was proved. [`store`] keeps or finds the authority's own
+//! key in the cluster's Secrets.
+
+pub mod authority;
+pub mod caller;
+pub mod csr;
+pub mod daemon;
+pub mod debug;
+pub mod join;
+pub mod metrics;
+pub mod service;
+pub mod settings;
+pub mod store;

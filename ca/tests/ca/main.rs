@@ -1,0 +1,8 @@
+//! A whole CA in this process: the local Kubernetes API behind it, real TLS and gRPC in front.
+
+mod callers;
+mod hostile;
+mod keys;
+mod renewal;
+mod rotation;
+mod world;

@@ -1,0 +1,89 @@
+//! Every workload has an identity, and `meshctl` shows it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mesh_tests::mesh::Mesh;
+use mesh_tests::programs::eventually;
+
+pub(crate) fn every_proxy_has_the_identity_of_its_account(mesh: &Mesh) {
+    let status = eventually(Duration::from_secs(20), || {
+        let status = mesh.json(&["proxy-status", "-o", "json"]);
+        let proxies = status["proxies"].as_array().cloned().unwrap_or_default();
+        if proxies.iter().all(|proxy| proxy["svid"]["id"].is_string()) { Ok(status) } else { Err(status.to_string()) }
+    });
+    let id_of = |pod: &str| {
+        let proxies = status["proxies"].as_array().expect("a list").iter();
+        let found = proxies.filter(|proxy| proxy["id"].as_str().is_some_and(|id| id.starts_with(pod)));
+        found.map(|proxy| proxy["svid"]["id"].as_str().expect("text").to_owned()).next().unwrap_or_default()
+    };
+    let accounts = mesh.json(&["get", "pods", "-n", "default", "-o", "json"]);
+    for pod in accounts["items"].as_array().expect("a list") {
+        let name = pod["metadata"]["name"].as_str().expect("a name");
+        let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or("default");
+        assert_eq!(id_of(name), format!("spiffe://cluster.local/ns/default/sa/{account}"));
+    }
+    assert_eq!(id_of("mesh-ingressgateway"), "spiffe://cluster.local/ns/mesh-system/sa/mesh-ingressgateway");
+    let bundles: std::collections::BTreeSet<_> =
+        status["proxies"].as_array().expect("a list").iter().map(|proxy| proxy["svid"]["bundle"].to_string()).collect();
+    assert_eq!(bundles.len(), 1, "all trust the same roots: {status}");
+}
+
+pub(crate) fn certificates_are_shown_and_keys_are_not(mesh: &Mesh) {
+    let secrets = eventually(Duration::from_secs(20), || {
+        let ran = mesh.meshctl(&["proxy-config", "deploy/productpage-v1", "secrets", "-o", "json"]).ok();
+        if ran.stdout.contains("\"isValid\": true") { Ok(ran.stdout) } else { Err(ran.stdout) }
+    });
+    assert!(secrets.contains("spiffe://cluster.local/ns/default/sa/"), "{secrets}");
+    assert!(!secrets.contains("PRIVATE KEY"), "{secrets}");
+    let table = mesh.meshctl(&["ca", "inspect", "deploy/productpage-v1"]).ok().stdout;
+    let has_row = |secret: &str, what: &str| {
+        table.lines().any(|line| line.starts_with(secret) && line.split_whitespace().nth(1) == Some(what))
+    };
+    assert!(has_row("spiffe://cluster.local/ns/default/sa/", "certificate"), "{table}");
+    assert!(has_row("cluster.local ", "root"), "{table}");
+    let status = mesh.json(&["ca", "status", "-o", "json"]);
+    let authority = &status["authorities"][0];
+    assert_eq!(authority["trustDomain"], "cluster.local", "{status}");
+    assert_eq!(authority["origin"], "self-made root");
+    let root = authority["roots"][0]["fingerprint"].as_str().expect("a fingerprint");
+    assert!(secrets.contains(root), "the proxy trusts the CA's root");
+}
+
+pub(crate) fn a_join_token_is_made_for_an_account_that_is_there(mesh: &Mesh) {
+    let token = mesh.meshctl(&["ca", "issue", "--service-account", "default/default"]).ok();
+    assert!(token.stdout.starts_with("mesh-join-"), "{token:?}");
+    let missing = mesh.meshctl(&["ca", "issue", "--service-account", "nobody"]);
+    assert_eq!(missing.code, 1, "{missing:?}");
+    assert!(missing.stderr.contains("there is no service account `nobody` in namespace default"), "{missing:?}");
+}
+
+pub(crate) fn a_rotation_of_the_root_interrupts_nothing(mesh: &Mesh) {
+    let root = |mesh: &Mesh| mesh.json(&["ca", "status", "-o", "json"])["authorities"][0]["roots"].clone();
+    let before = root(mesh);
+    let (is_over, failures) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let served = std::thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let (mut browser, mut served) = (mesh.browser(), 0);
+            while !is_over.load(Ordering::Relaxed) {
+                match browser.get("/productpage", &[]) {
+                    Ok(answer) if answer.status == 200 => served += 1,
+                    Ok(answer) => failures.lock().expect("not poisoned").push(answer.status.to_string()),
+                    Err(error) => failures.lock().expect("not poisoned").push(error.to_string()),
+                }
+            }
+            served
+        });
+        let rotated = mesh.meshctl(&["ca", "rotate", "root", "--wait", "--timeout", "120s"]);
+        is_over.store(true, Ordering::Relaxed);
+        let lines = rotated.ok().stdout;
+        assert_eq!(lines.lines().count(), 3, "three stages: {lines}");
+        traffic.join().expect("it ends")
+    });
+    assert!(served > 10, "there was traffic all the time");
+    assert_eq!(*failures.lock().expect("not poisoned"), Vec::<String>::new());
+    let after = root(mesh);
+    assert_eq!(after.as_array().map(Vec::len), Some(1), "the old root is gone: {after}");
+    assert_ne!(before, after);
+}
