@@ -121,6 +121,34 @@ pub struct Rejected {
     pub error: String,
 }
 
+/// Answer of Pilot's `GET /v1/resources?proxy=POD.NAMESPACE`: what one proxy was sent, and what it has of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyResources {
+    /// Whether the proxy is connected to this Pilot.
+    pub connected: bool,
+    /// Resources in the order LDS, RDS, CDS, EDS and by name.
+    pub resources: Vec<ResourceStatus>,
+}
+
+/// One resource of one proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceStatus {
+    /// `LDS`, `RDS`, `CDS` or `EDS`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The version that was sent last; `None` if the proxy was told that there is none.
+    pub sent: Option<String>,
+    /// The version that the proxy has acknowledged last.
+    pub acknowledged: Option<String>,
+    /// Why the proxy refuses what was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
 /// Answer of Pilot's `GET /v1/applied?kind=RouteRule&namespace=N&name=N&resourceVersion=V` (for a deletion without
 /// `resourceVersion` and with `deleted=true`): how far a change has got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

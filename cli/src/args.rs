@@ -8,8 +8,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    ca, completion, create, delete, diff, get, inject, install, local, proxy_config, proxy_status, validate, version,
-    write,
+    ca, completion, create, debug, delete, describe, diff, edit, get, inject, install, local, proxy_config,
+    proxy_status, validate, version, wait, write,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -78,8 +78,14 @@ pub enum Command {
     Delete(delete::DeleteArgs),
     /// Shows what `apply` would change
     Diff(diff::DiffArgs),
+    /// Changes an object in an editor
+    Edit(edit::EditArgs),
+    /// Waits until proxies have applied objects, or objects are as they should be
+    Wait(wait::WaitForArgs),
     /// Shows objects
     Get(get::GetArgs),
+    /// Shows what applies to a pod, a service or a rule, and what is wrong with it
+    Describe(describe::DescribeArgs),
     /// Checks files without a mesh, and reports all problems at once
     Validate(validate::ValidateArgs),
     /// Adds the sidecar to the workloads of a file, without a mesh
@@ -95,6 +101,8 @@ pub enum Command {
     ProxyConfig(proxy_config::ConfigArgs),
     /// Shows and manages identities: the CA, certificates, join tokens
     Ca(ca::CaArgs),
+    /// Collects configuration, logs, events and versions into one archive
+    Debug(debug::DebugArgs),
     /// Installs the control plane in a Kubernetes cluster
     Install(install::InstallArgs),
     /// Removes the control plane from a Kubernetes cluster

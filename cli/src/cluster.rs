@@ -185,8 +185,7 @@ impl Cluster {
         object: &Value,
         dry_run: bool,
     ) -> Result<Value, Error> {
-        let name = crate::resources::name_of(object);
-        let path = format!("{}?{}", resource.path(Some(namespace), Some(name)), manager(dry_run));
+        let path = own_path(resource, namespace, object, &manager(dry_run));
         self.send(Method::PUT, &path, Some(object), WRITE).await.map_err(|f| self.explain(f))
     }
 
@@ -201,8 +200,7 @@ impl Cluster {
         object: &Value,
         dry_run: bool,
     ) -> Result<Value, Error> {
-        let name = crate::resources::name_of(object);
-        let path = format!("{}?force=true&{}", resource.path(Some(namespace), Some(name)), manager(dry_run));
+        let path = own_path(resource, namespace, object, &format!("force=true&{}", manager(dry_run)));
         let request = Request::patch(path).header(header::CONTENT_TYPE, "application/apply-patch+yaml");
         self.ask(request, object.to_string().into_bytes(), WRITE).await.map_err(|f| self.explain(f))
     }
@@ -419,12 +417,17 @@ fn refused(status: &Status) -> Error {
             Error::failed(what).hint("ask the cluster's administrator for this permission")
         }
         StatusCode::CONFLICT if status.reason == "Conflict" => {
-            Error::failed("the object was changed meanwhile").because(what).hint(
+            Error::conflict("the object was changed meanwhile").because(what).hint(
                 "run the command again; a file that has a `resourceVersion` must be read anew first, with `meshctl get -o yaml`",
             )
         }
         _ => Error::failed(what),
     }
+}
+
+/// The path of an object with a query.
+fn own_path(resource: &Resource, namespace: &str, object: &Value, query: &str) -> String {
+    format!("{}?{query}", resource.path(Some(namespace), Some(crate::resources::name_of(object))))
 }
 
 fn manager(dry_run: bool) -> String {

@@ -133,7 +133,7 @@ fn service(service: &Value) -> String {
     }
 }
 
-fn conditions(rule: &Value, is_wide: bool) -> String {
+pub(crate) fn conditions(rule: &Value, is_wide: bool) -> String {
     let mut words = Vec::new();
     if let Some(source) = rule.pointer("/spec/match/source") {
         let mut from = service(source);
@@ -167,7 +167,7 @@ fn shortened(text: &str, limit: usize) -> String {
     format!("{head}…")
 }
 
-fn action(rule: &Value) -> String {
+pub(crate) fn action(rule: &Value) -> String {
     if let Some(redirect) = rule.pointer("/spec/redirect") {
         let field = |name| text(redirect, &[name]).unwrap_or_default();
         return format!("redirect {}{}", field("authority"), field("uri"));
@@ -187,7 +187,7 @@ fn action(rule: &Value) -> String {
     routes.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-fn faults(rule: &Value) -> String {
+pub(crate) fn faults(rule: &Value) -> String {
     let mut words = Vec::new();
     let percent = |fault: &Value| fault.get("percent").map_or("100".to_owned(), Value::to_string);
     if let Some(delay) = rule.pointer("/spec/httpFault/delay") {
@@ -200,7 +200,7 @@ fn faults(rule: &Value) -> String {
     words.join(", ")
 }
 
-fn labels(labels: &Value) -> String {
+pub(crate) fn labels(labels: &Value) -> String {
     let pair = |(key, value): (&String, &Value)| format!("{key}={}", value.as_str().unwrap_or_default());
     labels.as_object().into_iter().flatten().map(pair).collect::<Vec<_>>().join(",")
 }

@@ -43,6 +43,8 @@ struct Facts {
     problems: Vec<Problem>,
     /// Nobody reads the output any more: nothing is said.
     quiet: bool,
+    /// Somebody else has changed the object meanwhile.
+    is_conflict: bool,
 }
 
 impl Error {
@@ -55,7 +57,21 @@ impl Error {
             hint: None,
             problems: Vec::new(),
             quiet: false,
+            is_conflict: false,
         }))
+    }
+
+    /// Somebody else has changed the object meanwhile.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        let mut error = Error::failed(message);
+        error.0.is_conflict = true;
+        error
+    }
+
+    /// Whether somebody else has changed the object meanwhile.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.0.is_conflict
     }
 
     /// Something was refused or did not work.

@@ -67,6 +67,14 @@ impl Connection {
         })
     }
 
+    /// Asks for a path and reads the answer as text.
+    ///
+    /// # Errors
+    /// When the daemon does not answer.
+    pub async fn text(&mut self, path: &str) -> Result<String, Error> {
+        Ok(String::from_utf8_lossy(&self.get_bytes(path).await?).into_owned())
+    }
+
     /// The error of a connection that broke, in the node's words if it said why.
     async fn broken(&mut self, error: &hyper::Error) -> Error {
         let said = match self.refusal.take() {

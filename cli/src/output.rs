@@ -188,6 +188,17 @@ impl Ui {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
+    /// Shows how far something is, on the last line of a terminal; an empty text takes that line away. Whoever does not
+    /// watch sees nothing.
+    pub fn progress(&self, text: &str) {
+        if self.is_live {
+            let width = usize::from(console::Term::stderr().size().1).saturating_sub(1);
+            let text = console::truncate_str(text, width, "…");
+            let mut stderr = io::stderr().lock();
+            let _ = write!(stderr, "\r\x1b[2K{text}").and_then(|()| stderr.flush());
+        }
+    }
+
     /// Says something on standard error that is no failure, but should be known.
     pub fn warn(&self, text: &str) {
         self.say(&format!("{} {text}", self.err.warning("warning:")));

@@ -1,6 +1,9 @@
 //! What the environment says; nothing else reads it.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
+
+use crate::error::Error;
 
 /// The environment variables that `meshctl` heeds.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +20,8 @@ pub struct Settings {
     pub term: Option<String>,
     /// Runs in a pod of Kubernetes.
     pub in_cluster: bool,
+    /// `KUBE_EDITOR`, else `EDITOR`.
+    pub editor: Option<String>,
 }
 
 impl Settings {
@@ -31,6 +36,7 @@ impl Settings {
             no_color: set("NO_COLOR").is_some(),
             term: set("TERM"),
             in_cluster: set("KUBERNETES_SERVICE_HOST").is_some(),
+            editor: set("KUBE_EDITOR").or_else(|| set("EDITOR")),
         }
     }
 
@@ -41,6 +47,19 @@ impl Settings {
             .as_deref()
             .map(|list| std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect())
             .unwrap_or_default()
+    }
+
+    /// The editor: the one that is set, else `vi`, which needs a terminal.
+    ///
+    /// # Errors
+    /// When none is set and there is no terminal.
+    pub fn editor(&self) -> Result<String, Error> {
+        match &self.editor {
+            Some(editor) => Ok(editor.clone()),
+            None if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() => Ok("vi".to_owned()),
+            None => Err(Error::usage("there is no terminal to edit on, and neither KUBE_EDITOR nor EDITOR is set")
+                .hint("set EDITOR to a program that changes the file it is given; or use `meshctl get -o yaml`, `meshctl replace -f`")),
+        }
     }
 
     /// kubectl's own file.

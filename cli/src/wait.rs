@@ -70,7 +70,7 @@ impl Change {
 
 /// How far all changes have got, over all Pilots.
 #[derive(Debug, Default)]
-struct Progress {
+pub struct Progress {
     is_known: bool,
     proxies: u64,
     applied: u64,
@@ -95,6 +95,21 @@ impl Progress {
         self.is_known && self.waiting.is_empty() && self.applied >= self.proxies
     }
 
+    /// `3 of 7`, or why not.
+    #[must_use]
+    pub fn short(&self) -> String {
+        match (self.is_known, self.problems.first(), self.proxies) {
+            (false, _, _) => "Pilot has not seen it yet".to_owned(),
+            (_, Some(_), _) => "not in force".to_owned(),
+            (true, None, 0) => "no proxy is concerned".to_owned(),
+            (true, None, proxies) => {
+                let refused =
+                    if self.refused.is_empty() { String::new() } else { format!(", {} refused", self.refused.len()) };
+                format!("{} of {proxies}{refused}", self.applied)
+            }
+        }
+    }
+
     fn words(&self) -> String {
         if self.is_known && self.proxies == 0 {
             return "applied; no connected proxy is concerned".to_owned();
@@ -110,7 +125,7 @@ impl Progress {
     }
 }
 
-/// Waits until every proxy concerned has applied all changes, and says so. `pilots` connects to those who know.
+/// Waits until every proxy concerned has applied all changes, says so, and gives their number. `pilots` connects to those who know.
 ///
 /// # Errors
 /// When the time is over, naming those that lag; when a proxy refuses the change, with its words; when Pilot does not
@@ -120,10 +135,10 @@ pub async fn until_applied(
     pilots: impl Future<Output = Result<Vec<Daemon>, Error>>,
     changes: &[Change],
     limit: Duration,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     if changes.is_empty() {
         app.ui.say("nothing to wait for");
-        return Ok(());
+        return Ok(0);
     }
     let started = Instant::now();
     let mut pilots = pilots.await?;
@@ -144,7 +159,7 @@ pub async fn until_applied(
         if progress.is_done() {
             clear(app, &shown);
             app.ui.say(&app.ui.err.good(&format!("{} in {}", progress.words(), took(started.elapsed()))));
-            return Ok(());
+            return Ok(progress.proxies);
         }
         if started.elapsed() >= limit {
             clear(app, &shown);
@@ -155,6 +170,14 @@ pub async fn until_applied(
         }
         sleep(PAUSE).await;
     }
+}
+
+/// How far one object as it is has got.
+///
+/// # Errors
+/// When Pilot does not answer.
+pub async fn state(pilots: &mut [Daemon], change: &Change) -> Result<Progress, Error> {
+    ask(pilots, std::slice::from_ref(change), Duration::ZERO).await
 }
 
 async fn ask(pilots: &mut [Daemon], changes: &[Change], held: Duration) -> Result<Progress, Error> {
@@ -193,10 +216,8 @@ fn show(app: &App, shown: &mut String, progress: &Progress) {
     if words == *shown {
         return;
     }
-    clear(app, shown);
     if app.ui.is_live {
-        let width = usize::from(console::Term::stderr().size().1).saturating_sub(1);
-        eprint_raw(&console::truncate_str(&words, width, "…"));
+        app.ui.progress(&words);
     } else {
         app.ui.say(&words);
     }
@@ -204,15 +225,9 @@ fn show(app: &App, shown: &mut String, progress: &Progress) {
 }
 
 fn clear(app: &App, shown: &str) {
-    if app.ui.is_live && !shown.is_empty() {
-        eprint_raw("\r\x1b[2K");
+    if !shown.is_empty() {
+        app.ui.progress("");
     }
-}
-
-fn eprint_raw(text: &str) {
-    use std::io::Write as _;
-    let mut stderr = std::io::stderr().lock();
-    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
 fn late(progress: &Progress, limit: Duration) -> Error {

@@ -5,7 +5,9 @@
 //! after it), a volume with its token, and the annotation [`STATUS`], by which an injected pod is known again and can
 //! be brought back. What the pod's annotations ask for is in `options`.
 
-use api::names::{CLASSIC_INJECT, INIT_CONTAINER, INJECT, PROXY_CONTAINER, STATUS, SYSTEM_NAMESPACE};
+use api::names::{
+    CLASSIC_INJECT, INIT_CONTAINER, INJECT, PROXY_CONTAINER, PROXY_UID, STATUS, SYSTEM_NAMESPACE, proxy_port,
+};
 use serde_json::{Map, Value, json};
 
 use crate::values::Images;
@@ -13,15 +15,18 @@ use crate::values::Images;
 mod containers;
 mod object;
 mod options;
+mod probes;
 mod remove;
 
 pub use object::{inject_object, pod_path};
+pub use probes::Original;
 pub use remove::{Status, remove_object, remove_pod};
 
 pub(crate) use containers::{ca_token_source, proxy_env, proxy_security, proxy_volume, ready_probe};
 pub(crate) use object::{extend_object, plan_object};
 
 use options::Options;
+pub(crate) use probes::Rewrite;
 
 /// What injection depends on: the same for the webhook and the CLI.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +115,35 @@ pub enum Refusal {
         /// Its value.
         value: String,
     },
+    /// A container uses a port that the proxy needs in the same network.
+    #[error("container `{container}` uses port {port}, which is the proxy's")]
+    PortTaken {
+        /// The container.
+        container: String,
+        /// The port.
+        port: u16,
+    },
+    /// A container runs as the proxy's user, so that the rules would take its connections for the proxy's.
+    #[error(
+        "{what} runs as user {PROXY_UID}, which is the proxy's: its connections would pass the mesh by; choose another user"
+    )]
+    UserTaken {
+        /// ``container `app` ``, or the pod.
+        what: String,
+    },
+    /// A probe asks for a port that its container does not have.
+    #[error(
+        "the {probe} of container `{container}` asks for a port ({handler}.port) that is neither a number nor a name of one of \
+         the container's ports"
+    )]
+    Probe {
+        /// The container.
+        container: String,
+        /// The probe.
+        probe: &'static str,
+        /// Its handler, as `httpGet`.
+        handler: String,
+    },
     /// An annotation asks for something that cannot be.
     #[error("annotation {key} is `{value}`: {reason}")]
     Annotation {
@@ -135,17 +169,26 @@ pub enum Refusal {
 pub(crate) struct Additions {
     /// Go before the pod's own init containers, whose network then works already.
     pub(crate) init_containers: Vec<Value>,
+    /// Go before the pod's own containers: the proxy, where it is not to be a native sidecar.
+    pub(crate) containers: Vec<Value>,
     /// Go before the pod's own volumes.
     pub(crate) volumes: Vec<Value>,
+    /// Probes that ask the proxy from now on.
+    pub(crate) rewrites: Vec<Rewrite>,
     /// The value of [`STATUS`].
-    pub(crate) status: String,
+    pub(crate) status: Value,
 }
 
 impl Additions {
     /// Stand-ins of the same number and names, for looking at where additions go rather than at what they are.
     pub(crate) fn stand_ins(self) -> Self {
         let names = |items: Vec<Value>| items.iter().map(stand_in).collect();
-        Additions { init_containers: names(self.init_containers), volumes: names(self.volumes), status: self.status }
+        Additions {
+            init_containers: names(self.init_containers),
+            containers: names(self.containers),
+            volumes: names(self.volumes),
+            ..self
+        }
     }
 }
 
@@ -168,39 +211,94 @@ pub fn inject_pod(pod: &Value, injection: &Injection) -> Result<Outcome, Refusal
 
 /// What a pod would be given; `owner` is what it belongs to, where that is known better than from the pod.
 fn plan(pod: &Value, injection: &Injection, owner: Option<&str>) -> Result<Result<Additions, Skip>, Refusal> {
+    if is_in_system_namespace(pod) {
+        return Ok(Err(Skip::SystemNamespace));
+    }
     if let Some(skip) = skip(pod, injection)? {
         return Ok(Err(skip));
     }
     let options = Options::read(pod)?;
-    let created: Vec<&str> = [
-        ("metadata", pod.get("metadata")),
-        ("annotations", pod.pointer("/metadata/annotations")),
-        ("initContainers", pod.pointer("/spec/initContainers")),
-        ("volumes", pod.pointer("/spec/volumes")),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| value.is_none().then_some(name))
-    .collect();
-    let status = json!({
-        "initContainers": [INIT_CONTAINER, PROXY_CONTAINER],
+    refuse_clashes(pod, options.status_port)?;
+    let (rewrites, told) = if options.rewrites_probes { probes::plan(pod)? } else { Default::default() };
+    let proxy = containers::proxy(injection, &options, pod, (owner, told));
+    let (mut init_containers, mut containers) = (vec![containers::init(injection, &options)], Vec::new());
+    if options.is_native { &mut init_containers } else { &mut containers }.push(proxy);
+    let names = |items: &[Value]| items.iter().map(|item| item["name"].clone()).collect::<Vec<_>>();
+    let mut status = json!({
+        "initContainers": names(&init_containers),
         "volumes": [PROXY_CONTAINER],
         "ports": options::application_ports(pod),
-        "created": created,
+        "created": created(pod),
     });
-    Ok(Ok(Additions {
-        init_containers: vec![
-            containers::init(injection, &options),
-            containers::proxy(injection, &options, pod, owner),
-        ],
-        volumes: vec![proxy_volume()],
-        status: status.to_string(),
-    }))
+    if !containers.is_empty() {
+        status["containers"] = json!(names(&containers));
+    }
+    if !rewrites.is_empty() {
+        status["probes"] = rewrites.iter().map(Rewrite::status).collect();
+    }
+    Ok(Ok(Additions { init_containers, containers, volumes: vec![proxy_volume()], rewrites, status }))
+}
+
+/// Fields that injection makes, as they are not there. The volume that the API server adds to every pod does not count:
+/// a template does not have it yet.
+fn created(pod: &Value) -> Vec<&'static str> {
+    let is_servers = |volume: &Value| {
+        volume.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with("kube-api-access-"))
+    };
+    let volumes = pod.pointer("/spec/volumes");
+    let only_servers = |volumes: &Vec<Value>| !volumes.is_empty() && volumes.iter().all(is_servers);
+    [
+        ("metadata", pod.get("metadata").is_none()),
+        ("annotations", pod.pointer("/metadata/annotations").is_none()),
+        ("initContainers", pod.pointer("/spec/initContainers").is_none()),
+        ("volumes", volumes.is_none_or(|volumes| volumes.as_array().is_some_and(only_servers))),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_created)| is_created.then_some(name))
+    .collect()
+}
+
+/// Refuses pods whose containers would get into the proxy's way.
+fn refuse_clashes(pod: &Value, status_port: u16) -> Result<(), Refusal> {
+    use proxy_port::{ADMIN, INBOUND, METRICS, OUTBOUND};
+    let is_proxys = |security: Option<&Value>| {
+        security.and_then(|it| it.get("runAsUser")).and_then(Value::as_u64) == Some(u64::from(PROXY_UID))
+    };
+    let spec = pod.get("spec").unwrap_or(&Value::Null);
+    if is_proxys(spec.get("securityContext")) {
+        return Err(Refusal::UserTaken { what: "the pod".to_owned() });
+    }
+    for container in spec.get("containers").and_then(Value::as_array).into_iter().flatten() {
+        let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
+        if is_proxys(container.get("securityContext")) {
+            return Err(Refusal::UserTaken { what: format!("container `{name}`") });
+        }
+        for port in container.get("ports").and_then(Value::as_array).into_iter().flatten() {
+            let number = port.get("containerPort").and_then(Value::as_u64);
+            let is_tcp = port.get("protocol").and_then(Value::as_str).is_none_or(|protocol| protocol == "TCP");
+            let taken = [ADMIN, OUTBOUND, INBOUND, METRICS, status_port]
+                .into_iter()
+                .find(|own| Some(u64::from(*own)) == number);
+            if let Some(port) = taken.filter(|_| is_tcp) {
+                return Err(Refusal::PortTaken { container: name.to_owned(), port });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The pod with the additions.
 fn apply(mut pod: Value, additions: Additions) -> Result<Value, Refusal> {
+    probes::apply(&mut pod, additions.rewrites);
     let spec = child(&mut pod, "spec", "spec")?;
-    for (key, mut items) in [("initContainers", additions.init_containers), ("volumes", additions.volumes)] {
+    for (key, mut items) in [
+        ("initContainers", additions.init_containers),
+        ("containers", additions.containers),
+        ("volumes", additions.volumes),
+    ] {
+        if items.is_empty() {
+            continue;
+        }
         let place = spec.entry(key).or_insert(Value::Null);
         match place.take() {
             Value::Null => {}
@@ -217,8 +315,16 @@ fn apply(mut pod: Value, additions: Additions) -> Result<Value, Refusal> {
     let annotations = annotations
         .as_object_mut()
         .ok_or(Refusal::Shape { path: "metadata.annotations".to_owned(), expected: "a map" })?;
-    annotations.insert(STATUS.to_owned(), Value::String(additions.status));
+    annotations.insert(STATUS.to_owned(), Value::String(additions.status.to_string()));
     Ok(pod)
+}
+
+/// Namespaces whose pods never get a sidecar.
+const NEVER: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", SYSTEM_NAMESPACE];
+
+/// Whether an object is where nothing is injected, whatever it asks for.
+fn is_in_system_namespace(object: &Value) -> bool {
+    object.pointer("/metadata/namespace").and_then(Value::as_str).is_some_and(|name| NEVER.contains(&name))
 }
 
 /// Decides whether the pod is left alone, from what it says about itself.

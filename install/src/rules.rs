@@ -34,6 +34,10 @@ pub struct Interception {
     pub include_outbound_ranges: Wanted<IpNet>,
     /// Destinations that applications reach directly.
     pub exclude_outbound_ranges: Vec<IpNet>,
+    /// Interfaces whose traffic is left alone in both directions.
+    pub exclude_interfaces: Vec<String>,
+    /// Interfaces behind which others are (virtual machines, say), whose traffic counts as the pod's own outbound.
+    pub reroute_interfaces: Vec<String>,
 }
 
 impl Default for Interception {
@@ -45,6 +49,8 @@ impl Default for Interception {
             exclude_outbound_ports: Vec::new(),
             include_outbound_ranges: Wanted::All,
             exclude_outbound_ranges: Vec::new(),
+            exclude_interfaces: Vec::new(),
+            reroute_interfaces: Vec::new(),
         }
     }
 }
@@ -62,6 +68,10 @@ impl Interception {
     pub fn render(&self) -> String {
         let mut text = String::from("table inet mesh\ndelete table inet mesh\ntable inet mesh {\n");
         text.push_str("  chain inbound {\n    type nat hook prerouting priority dstnat; policy accept;\n");
+        interfaces(&mut text, "iifname", &self.exclude_interfaces, "return");
+        let outbound = format!("redirect to :{}", proxy_port::OUTBOUND);
+        let reroute = format!("meta l4proto tcp {outbound}");
+        interfaces(&mut text, "iifname", &self.reroute_interfaces, &reroute);
         let mut own = self.exclude_inbound_ports.clone();
         own.extend([proxy_port::ADMIN, proxy_port::OUTBOUND, proxy_port::INBOUND]);
         ports(&mut text, &own, "return");
@@ -74,7 +84,8 @@ impl Interception {
         let _ = writeln!(text, "    meta mark {PROXY_MARK} return");
         let _ = writeln!(text, "    meta skuid {PROXY_UID} return");
         text.push_str("    fib daddr type local return\n");
-        let redirect = format!("redirect to :{}", proxy_port::OUTBOUND);
+        interfaces(&mut text, "oifname", &self.exclude_interfaces, "return");
+        let redirect = outbound;
         ports(&mut text, &self.exclude_outbound_ports, "return");
         ranges(&mut text, &self.exclude_outbound_ranges, "return");
         match &self.include_outbound_ranges {
@@ -87,6 +98,11 @@ impl Interception {
         text.push_str("  }\n}\n");
         text
     }
+}
+
+fn interfaces(text: &mut String, what: &str, names: &[String], verdict: &str) {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    rule(text, what, &quoted, verdict);
 }
 
 fn everything(text: &mut String, verdict: &str) {
@@ -159,6 +175,8 @@ table inet mesh {
             exclude_outbound_ports: vec![3306],
             include_outbound_ranges: Wanted::Only(nets(&["10.0.0.0/8", "10.1.0.0/16", "fd00::/8"])),
             exclude_outbound_ranges: nets(&["10.2.0.0/16"]),
+            exclude_interfaces: vec!["net1".to_owned()],
+            reroute_interfaces: vec!["virbr0".to_owned(), "virbr1".to_owned()],
         }
     }
 
@@ -170,9 +188,12 @@ table inet mesh {
             lines,
             [
                 "chain inbound {",
+                "iifname { \"net1\" } return",
+                "iifname { \"virbr0\", \"virbr1\" } meta l4proto tcp redirect to :15001",
                 "tcp dport { 22, 15000, 15001, 15006 } return",
                 "tcp dport { 80, 9080 } redirect to :15006",
                 "chain outbound {",
+                "oifname { \"net1\" } return",
                 "tcp dport { 3306 } return",
                 "ip daddr { 10.2.0.0/16 } return",
                 "tcp dport { 9000 } redirect to :15001",

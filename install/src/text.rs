@@ -1,7 +1,8 @@
 //! Injection and its reverse on the text of files: comments, order, quoting and style of what the user wrote stay.
 //!
 //! Injection only inserts, block style into block style and flow style into flow style, so that a diff shows added
-//! lines alone; [`remove`] takes exactly these away again. What comes out is read once more, with stand-ins for what is
+//! lines alone; where a probe asks the proxy from now on, the lines that it had stay as comments. [`remove`] takes exactly
+//! these away again. What comes out is read once more, with stand-ins for what is
 //! added, and must be what [`crate::inject_object`] makes of the object. Where a text cannot be extended (a pod template behind an alias, say)
 //! that is said; nothing is ever rewritten.
 
@@ -13,6 +14,7 @@ use crate::inject::{self, Injection, Skip};
 
 mod insert;
 mod lines;
+mod probes;
 mod same;
 mod take;
 
@@ -76,12 +78,12 @@ pub fn inject(file: &str, text: &str, injection: &Injection) -> Result<Changed, 
     let mut renderer = insert::Renderer::default();
     change(file, text, "the sidecar cannot be put into this text", |lines, node, edits| {
         let object = node.to_json();
-        let additions = match inject::plan_object(&object, injection) {
+        let mut additions = match inject::plan_object(&object, injection) {
             Ok(Ok(additions)) => additions,
             Ok(Err(skip)) => return Ok((object, Some(skip))),
             Err(refusal) => return Err(Failure::Refused(format!("cannot be injected: {refusal}"))),
         };
-        insert::additions(lines, node, &additions, &mut renderer, edits).map_err(Failure::Text)?;
+        insert::additions(lines, node, &mut additions, &mut renderer, edits).map_err(Failure::Text)?;
         let refused = |refusal| Failure::Refused(format!("cannot be injected: {refusal}"));
         Ok((inject::extend_object(object, additions.stand_ins()).map_err(refused)?, None))
     })

@@ -6,7 +6,7 @@ mod summary;
 
 use std::sync::Arc;
 
-use api::messages;
+use api::messages::{self, ProxyResources};
 use axum::extract::{Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -40,6 +40,7 @@ pub struct Debug {
 pub fn router(debug: Debug, metrics: Router) -> Router {
     let guarded = Router::new()
         .route("/v1/proxies", get(proxies))
+        .route("/v1/resources", get(resources))
         .route("/v1/applied", get(applied::applied))
         .route("/v1/snapshot", get(snapshot))
         .merge(logging::router(debug.logging.clone()))
@@ -69,6 +70,22 @@ async fn proxies(State(debug): State<Debug>) -> Json<messages::Proxies> {
 async fn renew(State(debug): State<Debug>) -> Json<messages::Proxies> {
     debug.identity.renew_all();
     proxies(State(debug)).await
+}
+
+/// What one proxy was sent, and what it has of it.
+async fn resources(State(debug): State<Debug>, Query(OneProxy { proxy }): Query<OneProxy>) -> Json<ProxyResources> {
+    let found = debug.proxies.all().into_iter().find(|one| one.identity.id() == proxy);
+    Json(match found {
+        Some(one) => ProxyResources { connected: true, resources: one.state().resources() },
+        None => ProxyResources::default(),
+    })
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OneProxy {
+    /// `pod.namespace`.
+    proxy: String,
 }
 
 async fn snapshot(State(debug): State<Debug>, Query(_): Query<Nothing>) -> Json<summary::Summary> {

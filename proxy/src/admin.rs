@@ -54,8 +54,8 @@ pub struct Admin {
     pub started: SystemTime,
 }
 
-/// The admin port's routes, for loopback only.
-pub fn router(admin: Arc<Admin>) -> Router {
+/// The admin port's routes, with those by which the proxy is asked to leave, for loopback only.
+pub fn router(admin: Arc<Admin>, quit: Router) -> Router {
     let ready = admin.readiness.clone();
     let router = Router::new()
         .route("/", get(help))
@@ -69,7 +69,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/access_log", get(access_log).post(set_access_log))
         .with_state(Arc::clone(&admin))
         .merge(logging::router(admin.logging.clone()))
-        .merge(ready.router("/ready"));
+        .merge(ready.router("/ready"))
+        .merge(quit);
     runtime::admin::loopback_only(router)
 }
 
@@ -86,6 +87,7 @@ POST /logging?level=L  changes it: info, debug, or by target as info,mesh_proxy=
 GET  /access_log       the format of the access log's lines
 POST /access_log?encoding=text|json&format=F  changes it until the proxy ends; without a format, the encoding's default
 POST /drain            stops accepting connections; what runs goes on
+POST /quit             as SIGTERM: drains, then the process ends
 ";
 
 async fn help() -> &'static str {

@@ -15,11 +15,13 @@ use runtime::{Drain, Tasks};
 
 use crate::access_log::{AccessLog, Format, FormatError};
 use crate::admin::{self, Admin};
+use crate::app_probe::Prober;
 use crate::codec::Limits;
 use crate::data::{self, DataPath};
 use crate::identity;
 use crate::interception::{self, Intercepted};
 use crate::metrics::{self as path_metrics, Identity, PathMetrics};
+use crate::quit::Quit;
 use crate::readiness::Readiness;
 use crate::settings::{Role, Settings};
 use crate::snapshot::Snapshots;
@@ -57,6 +59,9 @@ pub enum DaemonError {
     /// The file given with `--config` cannot be the configuration.
     #[error("the configuration cannot be used")]
     Static(#[from] StaticError),
+    /// No TLS for the application's probes.
+    #[error("the application's probes cannot be made")]
+    Probes(#[from] rustls::Error),
     /// A part of it has failed that it cannot do without.
     #[error(transparent)]
     Task(#[from] TaskFailure),
@@ -77,6 +82,7 @@ pub struct Daemon {
     /// Whether traffic may come, and what is served.
     pub ready: Readiness,
     drain: Drain,
+    quit: Quit,
     grace: Duration,
     connections: Tasks,
     upstreams: Tasks,
@@ -121,6 +127,7 @@ impl Daemon {
             drain: drain.clone(),
         };
         background.spawn("sockets", sockets.run(background.token().clone()));
+        let prober = Prober::new(&settings.app_probes, settings.workload.ip, mark, background.clone())?;
         let admin = Arc::new(Admin {
             snapshots: snapshots.clone(),
             identity: identity.clone(),
@@ -143,13 +150,15 @@ impl Daemon {
             identity,
             ready: readiness.clone(),
             drain,
+            quit: Quit::default(),
             grace: settings.drain,
             connections,
             upstreams,
             background,
         };
-        daemon.serve("admin", own.admin.0, admin::router(admin));
-        daemon.serve("metrics", own.metrics.0, metrics.router());
+        let quit = daemon.quit.router();
+        daemon.serve("admin", own.admin.0, admin::router(admin, quit.clone()));
+        daemon.serve("metrics", own.metrics.0, metrics.router().merge(prober.router()).merge(quit));
         daemon.serve("readiness", own.readiness.0, readiness.router("/healthz/ready"));
         let Daemon { admin, metrics, readiness, .. } = &daemon;
         tracing::info!(%admin, %metrics, %readiness, version = runtime::version::long(), "the proxy has started");
@@ -164,6 +173,7 @@ impl Daemon {
     pub async fn run(self, leave: impl Future<Output = &'static str>) -> Result<(), DaemonError> {
         tokio::select! {
             reason = leave => tracing::info!(reason, grace = ?self.grace, "draining"),
+            () = self.quit.asked() => tracing::info!(reason = "the application asks", grace = ?self.grace, "draining"),
             () = self.background.token().cancelled() => {}
         }
         match self.drain.run(&self.connections, self.grace).await {

@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod admin;
 mod admission;
+pub mod app_probe;
 mod buffer;
 pub mod codec;
 mod conn;
@@ -29,6 +30,7 @@ mod outbound;
 pub mod peers;
 mod pool;
 mod pump;
+pub mod quit;
 pub mod readiness;
 mod relay;
 mod reply;

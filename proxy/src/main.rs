@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 use mesh_proxy::admin::request;
@@ -15,7 +16,7 @@ use runtime::{logging, signals, version};
 ///
 /// Settings come from the environment: POD_NAME, POD_NAMESPACE, POD_IP, SERVICE_ACCOUNT, MESH_PILOT_ADDRESS,
 /// MESH_PILOT_ROOT or MESH_PILOT_ROOT_PEM, MESH_TOKEN_FILE, MESH_CONCURRENCY, MESH_LOG, MESH_LOG_FORMAT,
-/// MESH_DRAIN_SECONDS, MESH_ACCESS_LOG, and the limits that docs/limits.md lists.
+/// MESH_DRAIN_SECONDS, MESH_ACCESS_LOG, MESH_APP_PROBES, and the limits that docs/limits.md lists.
 #[derive(Debug, Parser)]
 #[command(name = "mesh-proxy", version = version::long(), arg_required_else_help = true)]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
@@ -44,6 +45,17 @@ enum Command {
         method: String,
         /// Path and query.
         path: String,
+        #[command(flatten)]
+        ports: PortArgs,
+    },
+    /// Wait until the proxy in this network namespace is ready.
+    ///
+    /// Injection runs it before the application is started, where the proxy is no native sidecar.
+    #[command(after_help = "Examples:\n  mesh-proxy wait\n  mesh-proxy wait --timeout 30 && exec my-application")]
+    Wait {
+        /// Give up after so many seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        timeout: u64,
         #[command(flatten)]
         ports: PortArgs,
     },
@@ -81,6 +93,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             return Ok(());
         }
         (Some(Command::Request { method, path, ports }), _) => return ask(&method, &path, ports),
+        (Some(Command::Wait { timeout, ports }), _) => return wait(Duration::from_secs(timeout), ports),
         (Some(Command::Sidecar(ports)), _) => (Role::Sidecar, ports),
         (Some(Command::Gateway(ports)), _) => (Role::Gateway, ports),
         (None, Some(file)) => (Role::Static(file), cli.ports),
@@ -114,7 +127,7 @@ fn explain(error: DaemonError) -> Failure {
             "docs/observability.md lists the operators; without MESH_ACCESS_LOG_FORMAT the default is used"
         }
         DaemonError::AccessLog { .. } => "set MESH_ACCESS_LOG to a file that can be written, or to off",
-        DaemonError::Static(_) | DaemonError::Task(_) => return Failure::new(error),
+        DaemonError::Static(_) | DaemonError::Probes(_) | DaemonError::Task(_) => return Failure::new(error),
     };
     Failure::new(error).with_hint(hint)
 }
@@ -136,4 +149,24 @@ fn ask(method: &str, path: &str, ports: PortArgs) -> Result<(), Failure> {
         out.write_all(b"\n")?;
     }
     Ok(())
+}
+
+/// Pause between two questions whether the proxy is ready.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Asks until the proxy is ready. Its reason for not being so is shown when the time is over.
+fn wait(limit: Duration, ports: PortArgs) -> Result<(), Failure> {
+    let ports = Ports::read(&Env::process(), ports.into()).map_err(Failure::usage)?;
+    let begun = SystemTime::now();
+    loop {
+        let error = match request::send(ports.readiness, "GET", "/healthz/ready") {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if begun.elapsed().unwrap_or(limit) >= limit {
+            let hint = "see the proxy's log: kubectl logs POD -c mesh-proxy";
+            return Err(Failure::new(error).with_code(Code::Timeout).with_hint(hint));
+        }
+        std::thread::park_timeout(PAUSE);
+    }
 }

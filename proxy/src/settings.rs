@@ -14,6 +14,7 @@ use runtime::svid::client::CaSettings;
 
 pub use self::limits::Limits;
 use crate::access_log::Encoding;
+use crate::app_probe::AppProbes;
 use crate::data::H2;
 use crate::frames::FrameLimits;
 use crate::metrics::MAX_SERIES;
@@ -77,6 +78,8 @@ pub struct Settings {
     pub ports: Ports,
     /// What peers may take.
     pub limits: Limits,
+    /// Probes of the application that the proxy makes.
+    pub app_probes: AppProbes,
 }
 
 /// What a line of the access log looks like, as it was asked for.
@@ -203,6 +206,7 @@ impl Settings {
             log_filter: env.text_or("MESH_LOG", "info")?,
             ports: Ports::read(env, flags)?,
             limits: Limits::read(env)?,
+            app_probes: env.parse("MESH_APP_PROBES", "the application's probes in JSON")?.unwrap_or_default(),
             role,
         })
     }

@@ -1,14 +1,15 @@
 //! A small HTTP server for what operators and the kubelet ask: bounded, and gone in order when told to stop.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
+use axum::{Extension, Router};
 use http::{StatusCode, header};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,9 +35,16 @@ impl Default for Limits {
     }
 }
 
+/// Who is connected, as a request's extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
 /// Serves `router` over HTTP/1.1 on `listener` (plain or [`crate::tls::TlsListener`]) until `stop` is cancelled; then
 /// stops accepting, lets running requests finish within the grace, and returns.
-pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits, stop: CancellationToken) {
+pub async fn serve<L>(mut listener: L, router: Router, limits: Limits, stop: CancellationToken)
+where
+    L: Listener<Addr = SocketAddr>,
+{
     let mut builder = Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(64 * 1024);
     let permits = Arc::new(Semaphore::new(limits.connections));
@@ -44,9 +52,9 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits,
     loop {
         let next = async {
             let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
-            Some((permit, listener.accept().await.0))
+            Some((permit, listener.accept().await))
         };
-        let (permit, io) = tokio::select! {
+        let (permit, (io, peer)) = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             next = next => match next {
@@ -55,7 +63,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits,
             },
         };
         while connections.try_join_next().is_some() {}
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer))));
         let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {
@@ -111,8 +119,6 @@ fn is_loopback(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};

@@ -90,8 +90,14 @@ fn command() -> clap::Command {
         (&["get"][..], "kind", kinds as fn(&OsStr) -> Vec<CompletionCandidate>),
         (&["get"], "names", names),
         (&["delete"], "what", kinds_or_names),
+        (&["wait"], "what", kinds_or_names),
+        (&["edit"], "kind", kinds),
+        (&["describe"], "kind", kinds),
+        (&["describe"], "object", names),
+        (&["edit"], "object", names),
         (&["proxy-config"], "pod", pods),
-        (&["proxy-status"], "pod", pods),
+        (&["proxy-status"], "proxy", pods),
+        (&["debug"], "pod", pods),
         (&["local", "exec"], "pod", pods),
         (&["local", "logs"], "pod", pods),
         (&["local", "port-forward"], "pod", pods_or_services),
@@ -145,7 +151,10 @@ fn flag(words: &[String], names: &[&str]) -> Option<String> {
 
 /// The kind that was typed after the command.
 fn typed_kind(words: &[String]) -> Option<String> {
-    let after = words.iter().skip_while(|word| !matches!(word.as_str(), "get" | "delete")).skip(1);
+    let after = words
+        .iter()
+        .skip_while(|word| !matches!(word.as_str(), "get" | "delete" | "wait" | "edit" | "describe"))
+        .skip(1);
     let kind = after.into_iter().find(|word| !word.starts_with('-') && !word.is_empty())?;
     // A last word is what is being typed.
     (words.last() != Some(kind)).then(|| kind.clone())

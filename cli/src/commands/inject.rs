@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use api::names::SYSTEM_NAMESPACE;
 use clap::Args;
-use install::text::{self, Changed};
+use install::text::{self, Changed, Report};
 use install::{Images, Injection, Skip};
+use serde_json::{Value, json};
 
 use crate::App;
 use crate::args::FileArgs;
@@ -24,6 +25,8 @@ Examples:
   meshctl kube-inject -f deployment.yaml | kubectl apply -f -
   # For a mesh whose root certificate is in a file
   meshctl kube-inject -f deployment.yaml --root-cert root-cert.pem
+  # For a program: a List on standard output, and on standard error in JSON what became of each object
+  meshctl kube-inject -f deployment.yaml -o json 2> report.json | kubectl apply -f -
   # The sidecar is told about the pod by annotations, such as
   #   sidecar.meshctl.io/excludeOutboundPorts: \"3306\"
   #   sidecar.meshctl.io/includeOutboundIPRanges: \"10.0.0.0/8\"
@@ -42,8 +45,8 @@ Examples:
 pub struct InjectArgs {
     #[command(flatten)]
     files: FileArgs,
-    /// Write to this file instead of standard output
-    #[arg(short = 'o', long, value_name = "FILE")]
+    /// Write to this file instead of standard output; `json` and `yaml` (or `-`) are standard output
+    #[arg(short = 'o', long, value_name = "FILE|json|yaml")]
     output: Option<PathBuf>,
     /// Root certificate (PEM) that vouches for Pilot; by default that of the local mesh
     #[arg(long, value_name = "FILE")]
@@ -65,8 +68,8 @@ pub struct InjectArgs {
 pub struct UninjectArgs {
     #[command(flatten)]
     files: FileArgs,
-    /// Write to this file instead of standard output
-    #[arg(short = 'o', long, value_name = "FILE")]
+    /// Write to this file instead of standard output; `json` and `yaml` (or `-`) are standard output
+    #[arg(short = 'o', long, value_name = "FILE|json|yaml")]
     output: Option<PathBuf>,
 }
 
@@ -89,7 +92,7 @@ pub fn run(app: &App, args: &InjectArgs) -> Result<(), Error> {
         injection.pilot_address.clone_from(address);
     }
     let change = |source: &Source| text::inject(&source.name, &source.text, &injection);
-    each(app, &sources, args.output.as_deref(), "injected", change)
+    each(app, &sources, args.output.as_deref(), ("injected", "injected"), change)
 }
 
 /// Runs `uninject`.
@@ -99,58 +102,85 @@ pub fn run(app: &App, args: &InjectArgs) -> Result<(), Error> {
 pub fn remove(app: &App, args: &UninjectArgs) -> Result<(), Error> {
     let sources = objects::sources(&args.files)?;
     let change = |source: &Source| text::remove(&source.name, &source.text);
-    each(app, &sources, args.output.as_deref(), "without its sidecar", change)
+    each(app, &sources, args.output.as_deref(), ("without its sidecar", "removed"), change)
 }
 
-/// Changes all texts, and writes and reports only if that was possible for all of them.
+/// Changes all texts, and writes and reports only if that was possible for all of them. `done` says for people and for
+/// programs what became of an object that was changed.
 fn each(
     app: &App,
     sources: &[Source],
     output: Option<&Path>,
-    done: &str,
+    (done, result_word): (&str, &str),
     change: impl Fn(&Source) -> Result<Changed, Vec<api::problem::Problem>>,
 ) -> Result<(), Error> {
     let mut result = String::new();
-    let mut said = String::new();
-    let (mut changed, mut skipped) = (0, 0);
+    let mut told = Vec::new();
     let mut problems = Vec::new();
     for source in sources {
-        let Changed { text, reports } = match change(source) {
-            Ok(changed) => changed,
-            Err(found) => {
-                problems.extend(found);
-                continue;
+        match change(source) {
+            Ok(Changed { text, reports }) => {
+                told.extend(reports.into_iter().map(|report| (source.name.as_str(), report)));
+                append(&mut result, &text);
             }
-        };
-        for report in reports {
-            let what = match report.skipped {
-                None => {
-                    changed += 1;
-                    done.to_owned()
-                }
-                Some(why) => {
-                    skipped += 1;
-                    said_of(why)
-                }
-            };
-            said.push_str(&format!("{}/{} {what}\n", hyphenated(&report.kind), report.name));
+            Err(found) => problems.extend(found),
         }
-        append(&mut result, &text);
     }
     if !problems.is_empty() {
         return Err(objects::invalid(problems, sources.len(), "nothing was written"));
     }
+    let is_json = output.is_some_and(|output| output.as_os_str() == "json");
     match output {
-        None => app.ui.print(&result)?,
-        Some(path) => write(path, &result)?,
+        Some(_) if is_json => app.ui.json(&list(&result))?,
+        Some(path) if !["yaml", "-"].iter().any(|word| path.as_os_str() == *word) => write(path, &result)?,
+        _ => app.ui.print(&result)?,
     }
-    app.ui.say(said.trim_end());
-    if changed + skipped > 1 {
-        app.ui.say(
-            &app.ui.err.dim(&format!("{}: {changed} {done}, {skipped} skipped", count(changed + skipped, "object"))),
-        );
+    if is_json {
+        app.ui.say(&format!(
+            "{:#}",
+            json!({ "objects": told.iter().map(|told| as_json(told, result_word)).collect::<Vec<_>>() })
+        ));
+        return Ok(());
+    }
+    for (_, report) in &told {
+        let words = report.skipped.map_or_else(|| done.to_owned(), said_of);
+        app.ui.say(&format!("{}/{} {words}", hyphenated(&report.kind), report.name));
+    }
+    if told.len() > 1 {
+        let changed = told.iter().filter(|(_, report)| report.skipped.is_none()).count();
+        let words = format!("{}: {changed} {done}, {} skipped", count(told.len(), "object"), told.len() - changed);
+        app.ui.say(&app.ui.err.dim(&words));
     }
     Ok(())
+}
+
+/// All objects of a text as one List, which kubectl takes too.
+fn list(text: &str) -> Value {
+    let (documents, _) = api::yaml::parse("", text);
+    let mut items = Vec::new();
+    for document in documents.iter().map(api::yaml::Node::to_json) {
+        match document.get("items").and_then(Value::as_array) {
+            Some(own) if document.get("kind").and_then(Value::as_str) == Some("List") => {
+                items.extend(own.iter().cloned())
+            }
+            _ => items.push(document),
+        }
+    }
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
+}
+
+/// What became of an object, for a program: `done`, `skipped` or `unknown`, and why.
+fn as_json((file, report): &(&str, Report), done: &str) -> Value {
+    let result = match report.skipped {
+        None => done,
+        Some(Skip::UnknownKind) => "unknown",
+        Some(_) => "skipped",
+    };
+    let mut told = json!({ "kind": report.kind, "name": report.name, "file": file, "result": result });
+    if let Some(why) = report.skipped {
+        told["reason"] = json!(why.to_string());
+    }
+    told
 }
 
 fn said_of(why: Skip) -> String {

@@ -12,7 +12,7 @@ mod restart;
 mod scale;
 mod start;
 mod status;
-mod streams;
+pub(crate) mod streams;
 mod supervise;
 mod up;
 mod workloads;

@@ -1,23 +1,29 @@
 //! `proxy-status`: whether every proxy follows the control plane.
 
+mod compare;
+
 use api::messages::{Proxies, ProxyStatus, SyncState};
 use api::spiffe::SpiffeId;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use self::compare::Comparison;
 use crate::App;
+use crate::cluster::Cluster;
 use crate::error::{Error, Exit};
 use crate::mesh;
 use crate::output::{Format, Paint};
+use crate::resources::{name_of, namespace_of};
 use crate::table::{Table, age};
 
 const EXAMPLES: &str = "\
 Examples:
   # All proxies, and how far each is per type of resource
   meshctl proxy-status
-  # One of them
+  # One of them, and each resource that it does not have as Pilot has sent it
   meshctl proxy-status reviews-v1-7d9c8b6c5d-x2x8w.default
+  meshctl proxy-status deploy/reviews-v1
   # For a program
   meshctl proxy-status -o json";
 
@@ -25,7 +31,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct StatusArgs {
-    /// Only proxies whose name begins with this
+    /// Only proxies whose name begins with this; or POD, POD.NAMESPACE, deploy/NAME. For a single one it is compared what
+    /// Pilot has sent, what the proxy has acknowledged, and what is in force there
     #[arg(value_name = "PROXY")]
     proxy: Option<String>,
     /// Format of the answer: table|wide|json|yaml|name|jsonpath=TEMPLATE
@@ -38,32 +45,57 @@ pub struct StatusArgs {
 /// # Errors
 /// When Pilot cannot be asked, or a proxy refuses what it was sent.
 pub fn run(app: &App, args: &StatusArgs) -> Result<(), Error> {
-    let answers = app.block_on(async {
+    let (answers, wanted, comparison) = app.block_on(async {
         let cluster = app.cluster().await?;
+        let mut pilots = mesh::pilots(&cluster).await?;
         let mut answers: Vec<Proxies> = Vec::new();
-        for pilot in &mut mesh::pilots(&cluster).await? {
+        for pilot in &mut pilots {
             answers.push(pilot.connection.get("/v1/proxies").await?);
         }
-        Ok(answers)
+        let wanted = wanted(app, &cluster, args, &answers).await?;
+        let ids = || answers.iter().flat_map(|answer| &answer.proxies).map(|proxy| proxy.id.as_str());
+        let mut chosen = ids().filter(|id| wanted.as_deref().is_some_and(|wanted| id.starts_with(wanted)));
+        let comparison = match (chosen.next(), chosen.next()) {
+            (Some(one), None) => Some(compare::proxy(&cluster, &mut pilots, one).await?),
+            _ => None,
+        };
+        Ok((answers, wanted, comparison))
     })?;
     let mut proxies: Vec<(&ProxyStatus, &str)> =
         answers.iter().flat_map(|a| a.proxies.iter().map(|proxy| (proxy, a.pilot.as_str()))).collect();
     proxies.sort_by_key(|(proxy, _)| order(proxy));
-    if let Some(wanted) = &args.proxy {
-        let all: Vec<&str> = proxies.iter().map(|(proxy, _)| proxy.id.as_str()).collect();
-        let near = api::suggest::closest(wanted, all.iter().copied()).map(str::to_owned);
+    if let Some(wanted) = &wanted {
         proxies.retain(|(proxy, _)| proxy.id.starts_with(wanted.as_str()));
-        if proxies.is_empty() {
-            let error = Error::failed(format!("no proxy `{wanted}` is connected"));
-            return Err(match near {
-                Some(near) => error.hint(format!("did you mean `{near}`?")),
-                None => error.hint("see `meshctl proxy-status` for all"),
-            });
-        }
     }
-    show(app, &args.output, &answers, &proxies)?;
+    show(app, &args.output, (&answers, &proxies), comparison.as_ref())?;
     let refused = proxies.iter().flat_map(|(proxy, _)| &proxy.types).any(|t| t.state == SyncState::Rejected);
     if refused { Err(Error::said(Exit::Failed)) } else { Ok(()) }
+}
+
+/// What the names of the proxies begin with that are asked for.
+async fn wanted(app: &App, cluster: &Cluster, args: &StatusArgs, answers: &[Proxies]) -> Result<Option<String>, Error> {
+    let Some(wanted) = &args.proxy else { return Ok(None) };
+    let ids: Vec<&str> = answers.iter().flat_map(|answer| &answer.proxies).map(|proxy| proxy.id.as_str()).collect();
+    if ids.iter().any(|id| id.starts_with(wanted.as_str())) {
+        return Ok(Some(wanted.clone()));
+    }
+    if let Ok(pod) = mesh::find_pod(cluster, app.namespace(cluster), wanted).await {
+        let id = format!("{}.{}", name_of(&pod), namespace_of(&pod));
+        if ids.contains(&id.as_str()) {
+            return Ok(Some(id));
+        }
+        return Err(Error::failed(format!("the proxy of pod {id} is not connected")).hint(
+            match mesh::has_proxy(&pod) {
+                true => format!("see why with `meshctl describe pod/{} -n {}`", name_of(&pod), namespace_of(&pod)),
+                false => "the pod has no proxy: see `meshctl describe` of it".to_owned(),
+            },
+        ));
+    }
+    let error = Error::failed(format!("no proxy `{wanted}` is connected"));
+    Err(match api::suggest::closest(wanted, ids) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error.hint("see `meshctl proxy-status` for all"),
+    })
 }
 
 /// By namespace, then by name.
@@ -72,13 +104,21 @@ fn order(proxy: &ProxyStatus) -> (String, String) {
     (namespace.to_owned(), name.to_owned())
 }
 
-fn show(app: &App, format: &Format, answers: &[Proxies], proxies: &[(&ProxyStatus, &str)]) -> Result<(), Error> {
+fn show(
+    app: &App,
+    format: &Format,
+    (answers, proxies): (&[Proxies], &[(&ProxyStatus, &str)]),
+    comparison: Option<&Comparison>,
+) -> Result<(), Error> {
     let value = || {
         let list: Vec<Value> = proxies
             .iter()
             .map(|(proxy, pilot)| {
                 let mut value = json!(proxy);
                 value["pilot"] = json!(pilot);
+                if let Some(comparison) = comparison {
+                    value["differences"] = comparison.to_json();
+                }
                 value
             })
             .collect();
@@ -90,7 +130,10 @@ fn show(app: &App, format: &Format, answers: &[Proxies], proxies: &[(&ProxyStatu
         Format::Yaml => app.ui.yaml(&value()),
         Format::JsonPath(template) => app.ui.print(&template.render(&value())),
         Format::Name => proxies.iter().try_for_each(|(proxy, _)| app.ui.line(&proxy.id)),
-        Format::Table | Format::Wide => table(app, proxies, *format == Format::Wide),
+        Format::Table | Format::Wide => {
+            table(app, proxies, *format == Format::Wide)?;
+            comparison.map_or(Ok(()), |comparison| comparison.show(app))
+        }
     }
 }
 

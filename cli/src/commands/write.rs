@@ -167,7 +167,7 @@ pub fn write(app: &App, verb: Verb, objects: Vec<Object>, options: &WriteOptions
         // While the change is made, the connections are made that it is waited for on.
         let pilots = async { Ok(mesh::pilots(&cluster).await) };
         let (changes, pilots) = tokio::try_join!(send_all(app, &cluster, verb, objects, options), pilots)?;
-        wait::until_applied(app, std::future::ready(pilots), &changes, limit).await
+        wait::until_applied(app, std::future::ready(pilots), &changes, limit).await.map(drop)
     })
 }
 
@@ -365,7 +365,11 @@ pub fn done_line(resource: &Resource, answer: &Value, done: Done, dry_run: bool)
     format!("{}/{name} {verb}{suffix}", resource.qualified_word())
 }
 
-fn show(app: &App, answers: &[Value], format: &Format) -> Result<(), Error> {
+/// Shows objects in a format that is no table.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn show(app: &App, answers: &[Value], format: &Format) -> Result<(), Error> {
     let one = || match answers {
         [one] => one.clone(),
         many => json!({ "apiVersion": "v1", "kind": "List", "items": many }),

@@ -2,7 +2,9 @@
 
 mod api;
 mod completion;
+mod edit;
 mod errors;
 mod objects;
 mod offline;
 mod run;
+mod wait;

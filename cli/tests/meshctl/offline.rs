@@ -11,6 +11,10 @@ fn help_of_every_command_has_examples_and_exit_codes() {
         &["apply"],
         &["delete"],
         &["get"],
+        &["edit"],
+        &["wait"],
+        &["describe"],
+        &["debug"],
         &["validate"],
         &["kube-inject"],
         &["proxy-status"],
@@ -160,6 +164,28 @@ fn injection_prints_nothing_unless_all_of_it_succeeds() {
         home.run_with_input(&["inject", "-f", "deployment.yaml", "-f", "-", "--root-cert", "root.pem"], refused);
     assert_eq!((refused.code, refused.stdout.as_str()), (1, ""));
     assert!(refused.stderr.contains("it is (or comes from) an alias"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_program_is_told_what_became_of_each_object() {
+    let home = Home::new();
+    let widget = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n";
+    let arguments = ["inject", "-f", "deployment.yaml", "-f", "-", "--root-cert", "deployment.yaml", "-o", "json"];
+    let ran = home.run_with_input(&arguments, widget);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let list: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let kinds: Vec<&str> =
+        list["items"].as_array().into_iter().flatten().filter_map(|it| it["kind"].as_str()).collect();
+    assert_eq!(kinds, ["Service", "Deployment", "Widget"]);
+    let report: serde_json::Value = serde_json::from_str(&ran.stderr).expect("JSON");
+    let told = |at: usize, field: &str| report["objects"][at][field].as_str().unwrap_or_default().to_owned();
+    let results: Vec<_> = (0..3).map(|at| (told(at, "kind"), told(at, "result"), told(at, "reason"))).collect();
+    let expected = [
+        ("Service", "skipped", "it runs no pods"),
+        ("Deployment", "injected", ""),
+        ("Widget", "unknown", "unknown kind, and no pod template at spec.template"),
+    ];
+    assert_eq!(results, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use api::names::{
     CA_TOKEN_AUDIENCE, CA_TOKEN_FILE, INIT_CONTAINER, PROXY_CONTAINER, PROXY_DIR, PROXY_UID, TOKEN_AUDIENCE, proxy_port,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::options::Options;
-use super::{Injection, meta};
+use super::{Injection, meta, probes};
 
 pub(super) fn init(injection: &Injection, options: &Options) -> Value {
     json!({
@@ -26,7 +26,14 @@ pub(super) fn init(injection: &Injection, options: &Options) -> Value {
     })
 }
 
-pub(super) fn proxy(injection: &Injection, options: &Options, pod: &Value, owner: Option<&str>) -> Value {
+/// The proxy of a pod; `owner` is what the pod belongs to, where that is known better than from the pod, and `probes`
+/// are those that the proxy makes in the node's place.
+pub(super) fn proxy(
+    injection: &Injection,
+    options: &Options,
+    pod: &Value,
+    (owner, probes): (Option<&str>, Map<String, Value>),
+) -> Value {
     let mut env = proxy_env(&injection.pilot_address, &injection.pilot_root);
     if let Some(env) = env.as_array_mut() {
         env.push(field("MESH_APP", &label(pod, "app", "app.kubernetes.io/name")));
@@ -38,8 +45,14 @@ pub(super) fn proxy(injection: &Injection, options: &Options, pod: &Value, owner
             env.push(json!({"name": "MESH_READINESS_PORT", "value": options.status_port.to_string()}));
         }
         env.extend(options.telemetry.iter().map(|(name, value)| json!({"name": name, "value": value})));
+        if let Some(level) = &options.log_level {
+            env.push(json!({"name": "MESH_LOG", "value": level}));
+        }
+        if !probes.is_empty() {
+            env.push(json!({"name": probes::VARIABLE, "value": Value::Object(probes).to_string()}));
+        }
     }
-    json!({
+    let mut proxy = json!({
         "name": PROXY_CONTAINER,
         "image": options.image.as_ref().unwrap_or(&injection.images.proxy),
         "imagePullPolicy": "IfNotPresent",
@@ -52,7 +65,16 @@ pub(super) fn proxy(injection: &Injection, options: &Options, pod: &Value, owner
         "resources": options.resources.to_json(),
         "securityContext": proxy_security(),
         "volumeMounts": [{"name": PROXY_CONTAINER, "mountPath": PROXY_DIR, "readOnly": true}],
-    })
+    });
+    if let Some(fields) = proxy.as_object_mut().filter(|_| !options.is_native) {
+        fields.shift_remove("restartPolicy");
+        if options.holds_application {
+            // Containers are started in order, and the next one only when this hook has ended.
+            let wait = json!({"exec": {"command": ["mesh-proxy", "wait"]}});
+            fields.insert("lifecycle".to_owned(), json!({"postStart": wait}));
+        }
+    }
+    proxy
 }
 
 /// The proxy runs as a user of its own without any capability: the rules know its connections by that user.

@@ -1,12 +1,8 @@
 //! Objects that hold a pod template, of any kind.
 
-use api::names::SYSTEM_NAMESPACE;
 use serde_json::Value;
 
-use super::{Additions, Injection, Outcome, Refusal, Skip, apply, plan};
-
-/// Namespaces whose pods never get a sidecar.
-const NEVER: [&str; 3] = ["kube-system", "kube-public", SYSTEM_NAMESPACE];
+use super::{Additions, Injection, Outcome, Refusal, Skip, apply, is_in_system_namespace, plan};
 
 /// Injects the pod template of any object that has one (Deployment, CronJob, Pod, …); also each item of a List.
 ///
@@ -49,7 +45,7 @@ pub(crate) fn plan_object(object: &Value, injection: &Injection) -> Result<Resul
     let Some(pod) = pod.filter(|pod| pod.get("spec").and_then(|spec| spec.get("containers")).is_some()) else {
         return Ok(Err(if is_known(object) { Skip::NoPods } else { Skip::UnknownKind }));
     };
-    if object.pointer("/metadata/namespace").and_then(Value::as_str).is_some_and(|name| NEVER.contains(&name)) {
+    if is_in_system_namespace(object) {
         return Ok(Err(Skip::SystemNamespace));
     }
     // A pod's own name says what it belongs to as well as its file does: the proxy reads it off there.
@@ -80,6 +76,10 @@ fn kind(object: &Value) -> &str {
 fn is_known(object: &Value) -> bool {
     let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     let group = version.split_once('/').map_or("", |(group, _)| group);
+    // A list of one kind, whose items do not say what they are.
+    if kind(object).ends_with("List") {
+        return false;
+    }
     match group {
         "" | "apps" | "batch" | "autoscaling" | "policy" | "extensions" => true,
         _ => [".k8s.io", ".istio.io", "meshctl.io"].iter().any(|known| group.ends_with(known)),

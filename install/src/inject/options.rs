@@ -19,7 +19,7 @@ const CLASSIC_TRAFFIC: &str = "traffic.sidecar.istio.io/";
 const CLASSIC: &str = "sidecar.istio.io/";
 
 /// Every annotation of ours on a pod.
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 26] = [
     "sidecar.meshctl.io/inject",
     "sidecar.meshctl.io/status",
     "sidecar.meshctl.io/includeInboundPorts",
@@ -28,7 +28,14 @@ const NAMES: [&str; 19] = [
     "sidecar.meshctl.io/excludeOutboundPorts",
     "sidecar.meshctl.io/includeOutboundIPRanges",
     "sidecar.meshctl.io/excludeOutboundIPRanges",
+    "sidecar.meshctl.io/excludeInterfaces",
+    "sidecar.meshctl.io/rerouteInterfaces",
     "sidecar.meshctl.io/interceptionMode",
+    "sidecar.meshctl.io/rewriteAppHTTPProbers",
+    "sidecar.meshctl.io/holdApplicationUntilProxyStarts",
+    "sidecar.meshctl.io/nativeSidecar",
+    "sidecar.meshctl.io/native-sidecar",
+    "sidecar.meshctl.io/logLevel",
     "sidecar.meshctl.io/statusPort",
     "sidecar.meshctl.io/proxyImage",
     "sidecar.meshctl.io/proxyCPU",
@@ -51,6 +58,15 @@ pub(super) struct Options {
     pub(super) resources: Resources,
     /// Variables of the proxy about what it tells of traffic.
     pub(super) telemetry: Vec<(&'static str, String)>,
+    /// Whether the proxy makes the application's probes.
+    pub(super) rewrites_probes: bool,
+    /// Whether the proxy is a native sidecar, rather than a container beside the others.
+    pub(super) is_native: bool,
+    /// Whether the application waits until the proxy is ready, where the proxy is not a native sidecar: behind one it
+    /// always does.
+    pub(super) holds_application: bool,
+    /// What the proxy logs.
+    pub(super) log_level: Option<String>,
 }
 
 /// Resources of the proxy's container.
@@ -106,9 +122,23 @@ impl Options {
             exclude_outbound_ports: annotations.ports("excludeOutboundPorts")?,
             include_outbound_ranges: annotations.wanted_ranges("includeOutboundIPRanges")?,
             exclude_outbound_ranges: annotations.ranges("excludeOutboundIPRanges")?,
+            exclude_interfaces: annotations.interfaces("excludeInterfaces", "excludeInterfaces")?,
+            reroute_interfaces: annotations.interfaces("rerouteInterfaces", "kubevirtInterfaces")?,
         };
         let telemetry = annotations.telemetry()?;
-        Ok(Options { interception, status_port, image, resources, telemetry })
+        let native = annotations.switch(["nativeSidecar", "native-sidecar"].map(|name| format!("{OURS}{name}")))?;
+        let classic_native = || annotations.switch([format!("{CLASSIC}nativeSidecar"), String::new()]);
+        Ok(Options {
+            interception,
+            status_port,
+            image,
+            resources,
+            rewrites_probes: annotations.is_on("rewriteAppHTTPProbers")?.unwrap_or(true),
+            is_native: native.map_or_else(classic_native, |native| Ok(Some(native)))?.unwrap_or(true),
+            holds_application: annotations.holds_application()?,
+            telemetry,
+            log_level: annotations.log_level()?,
+        })
     }
 }
 
@@ -249,6 +279,52 @@ impl<'a> Annotations<'a> {
         Ok(variables)
     }
 
+    /// The names of network interfaces.
+    fn interfaces(&self, name: &str, classic: &str) -> Result<Vec<String>, Refusal> {
+        match self.first([format!("{OURS}{name}"), format!("{CLASSIC_TRAFFIC}{classic}")])? {
+            None => Ok(Vec::new()),
+            Some(found) => found.items(interface),
+        }
+    }
+
+    fn is_on(&self, name: &str) -> Result<Option<bool>, Refusal> {
+        self.switch([format!("{OURS}{name}"), format!("{CLASSIC}{name}")])
+    }
+
+    fn switch(&self, keys: [String; 2]) -> Result<Option<bool>, Refusal> {
+        self.first(keys)?.map_or(Ok(None), |found| match found.value {
+            "true" => Ok(Some(true)),
+            "false" => Ok(Some(false)),
+            _ => Err(found.refused("it is `true` or `false`")),
+        })
+    }
+
+    /// Ours, else the field of the classic annotation that holds a whole configuration, of which nothing else is read.
+    fn holds_application(&self) -> Result<bool, Refusal> {
+        const FIELD: &str = "holdApplicationUntilProxyStarts";
+        if let Some(holds) = self.switch([format!("{OURS}{FIELD}"), String::new()])? {
+            return Ok(holds);
+        }
+        let Some(found) = self.first(["proxy.istio.io/config".to_owned(), String::new()])? else { return Ok(false) };
+        let (documents, problems) = api::yaml::parse("the annotation", found.value);
+        if let Some(problem) = problems.first() {
+            return Err(found.refused(problem.message.clone()));
+        }
+        let field = documents.first().and_then(|document| document.field(FIELD));
+        Ok(field.is_some_and(|field| field.to_json() == Value::Bool(true)))
+    }
+
+    fn log_level(&self) -> Result<Option<String>, Refusal> {
+        let Some(found) = self.find("logLevel", CLASSIC)? else { return Ok(None) };
+        // What the classic proxy calls `warning` and `critical`; it has no level above error here.
+        match found.value {
+            "trace" | "debug" | "info" | "warn" | "error" | "off" => Ok(Some(found.value.to_owned())),
+            "warning" => Ok(Some("warn".to_owned())),
+            "critical" => Ok(Some("error".to_owned())),
+            _ => Err(found.refused("a level is trace, debug, info, warn, error or off")),
+        }
+    }
+
     fn quantity(&self, name: &str, is_right: fn(&str) -> bool) -> Result<Option<String>, Refusal> {
         match self.find(name, CLASSIC)? {
             Some(found) if !is_right(found.value) => {
@@ -264,6 +340,15 @@ fn port(text: &str) -> Result<u16, String> {
         Ok(0) | Err(_) => Err(format!("`{text}` is not a port (1 to 65535)")),
         Ok(port) => Ok(port),
     }
+}
+
+/// The name of a network interface: what Linux allows, without what would end it in the rules.
+fn interface(text: &str) -> Result<String, String> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@:".contains(&byte);
+    if text.is_empty() || text.len() > 15 || !text.bytes().all(is_name) {
+        return Err(format!("`{text}` is not the name of a network interface"));
+    }
+    Ok(text.to_owned())
 }
 
 /// A range, or an address, which is the range of that address alone.

@@ -4,16 +4,21 @@ use api::names::{INIT_CONTAINER, PROXY_CONTAINER, STATUS};
 use serde_json::{Map, Value};
 
 use super::object::pod_path;
+use super::probes::{self, Original};
 
 /// What injection says about itself on a pod, in the annotation [`STATUS`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Status {
     /// Names of the init containers that were added.
     pub init_containers: Vec<String>,
+    /// Names of the containers that were added.
+    pub containers: Vec<String>,
     /// Names of the volumes that were added.
     pub volumes: Vec<String>,
     /// Fields that were not there before: `metadata`, `annotations`, `initContainers`, `volumes`.
     pub created: Vec<String>,
+    /// Probes as they were.
+    pub probes: Vec<Original>,
 }
 
 impl Status {
@@ -28,8 +33,16 @@ impl Status {
         };
         Some(Status {
             init_containers: names("initContainers", &[INIT_CONTAINER, PROXY_CONTAINER]),
+            containers: names("containers", &[]),
             volumes: names("volumes", &[PROXY_CONTAINER]),
             created: names("created", &["metadata", "annotations", "initContainers", "volumes"]),
+            probes: status
+                .get("probes")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Original::of)
+                .collect(),
         })
     }
 
@@ -59,6 +72,8 @@ pub fn remove_pod(pod: &Value) -> Option<Value> {
     let root = pod.as_object_mut()?;
     if let Some(spec) = root.get_mut("spec").and_then(Value::as_object_mut) {
         remove_items(spec, "initContainers", &status.init_containers, &status);
+        remove_items(spec, "containers", &status.containers, &status);
+        probes::restore(spec, &status.probes);
         remove_items(spec, "volumes", &status.volumes, &status);
     }
     let metadata = root.get_mut("metadata").and_then(Value::as_object_mut)?;

@@ -252,6 +252,9 @@ fn system_namespaces_and_kinds_without_pods_are_told_apart() {
     let mut system = deployment();
     system["metadata"]["namespace"] = json!("kube-system");
     assert_eq!(skipped(&system), Skip::SystemNamespace);
+    let pod = json!({"metadata": {"namespace": "kube-system"}, "spec": {"containers": [{"name": "a"}]}});
+    assert_eq!(inject_pod(&pod, &injection()), Ok(Outcome::Skipped(Skip::SystemNamespace)), "nor by the webhook");
+    assert_eq!(skipped(&json!({"apiVersion": "v1", "kind": "PodList", "items": []})), Skip::UnknownKind);
     assert_eq!(skipped(&json!({"apiVersion": "example.com/v1", "kind": "Widget", "spec": {}})), Skip::UnknownKind);
     let mut rollout = deployment();
     rollout["apiVersion"] = json!("argoproj.io/v1alpha1");

@@ -4,8 +4,8 @@ use api::names::STATUS;
 use api::yaml::{Entry, Mark, Node, Value};
 use serde_json::{Value as Json, json};
 
-use super::Obstacle;
 use super::lines::{Edit, Lines, is_indentless};
+use super::{Obstacle, probes};
 use crate::inject::{Additions, pod_path, stand_in};
 
 /// A value of an object, and the name of the field that holds it.
@@ -27,6 +27,11 @@ impl<'n> Spot<'n> {
 
     pub(super) fn field(self, name: &str) -> Option<Spot<'n>> {
         self.entry(name).map(|entry| Spot { node: &entry.value, key: entry.mark })
+    }
+
+    /// The value at the end of a path, as in `lifecycle.preStop`.
+    pub(super) fn at(self, path: &str) -> Option<Spot<'n>> {
+        path.split('.').try_fold(self, |spot, name| spot.field(name))
     }
 
     /// The pod or pod template of an object.
@@ -68,26 +73,32 @@ impl Renderer {
     }
 }
 
-/// Collects the insertions that give an object its sidecar.
+/// Collects the insertions that give an object its sidecar. The status learns how the text of probes is kept.
 pub(super) fn additions(
     lines: &Lines<'_>,
     object: &Node,
-    additions: &Additions,
+    additions: &mut Additions,
     renderer: &mut Renderer,
     edits: &mut Vec<Edit>,
 ) -> Result<(), (String, Obstacle)> {
     let Some(pod) = Spot::root(object).pod() else { return Err(("its pod".to_owned(), Obstacle::Shape)) };
-    let mut writer = Writer { lines, renderer, edits };
-    writer.annotation(pod, &additions.status)?;
     let Some(spec) = pod.field("spec") else { return Err(("spec".to_owned(), Obstacle::Shape)) };
+    probes::rewrite(lines, spec, additions, edits)?;
+    let mut writer = Writer { lines, renderer, edits };
+    writer.annotation(pod, &additions.status.to_string())?;
     // Lists are indented in their fields as those of the user are.
     let step = spec.field("containers").and_then(|list| {
         let (key, first) = (list.key?, list.node.mark?);
         (first.line > key.line && !is_indentless(list.node)).then(|| first.column.saturating_sub(key.column))
     });
     let step = usize::try_from(step.unwrap_or(0)).unwrap_or(0).min(8);
-    for (name, items) in [("initContainers", &additions.init_containers), ("volumes", &additions.volumes)] {
+    for (name, items) in [
+        ("initContainers", &additions.init_containers),
+        ("containers", &additions.containers),
+        ("volumes", &additions.volumes),
+    ] {
         match spec.field(name) {
+            _ if items.is_empty() => {}
             Some(list) => writer.items(list, name, items)?,
             None => writer.new_list(spec, name, items, step)?,
         }

@@ -119,6 +119,32 @@ pub(super) fn apply<'e>(text: &str, edits: &'e [Edit], replacement: impl Fn(&'e 
     result
 }
 
+/// The line that a value ends on. Errs towards too few lines for text over several lines, which does not stand at the end
+/// of anything that injection adds; reading the result again notices it.
+pub(super) fn last_line(lines: &Lines<'_>, node: &Node) -> Option<u32> {
+    let mark = node.mark?;
+    if lines.is_flow(node) {
+        let start = lines.offset(mark)?;
+        let end = lines.text.get(start..).and_then(flow_end)?;
+        return Some(lines.line_of(start + end - 1));
+    }
+    let mut last = mark.line;
+    match &node.value {
+        Value::List(items) => {
+            for item in items {
+                last = last.max(last_line(lines, item)?);
+            }
+        }
+        Value::Map(entries) => {
+            for entry in entries {
+                last = last.max(last_line(lines, &entry.value)?);
+            }
+        }
+        _ => {}
+    }
+    Some(last)
+}
+
 /// Where a value in flow style ends: after its last bracket or quote. `text` begins with the value.
 pub(super) fn flow_end(text: &str) -> Option<usize> {
     let mut depth = 0_usize;

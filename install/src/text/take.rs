@@ -3,9 +3,9 @@
 use api::names::STATUS;
 use api::yaml::{Mark, Node, Value};
 
-use super::Obstacle;
 use super::insert::Spot;
-use super::lines::{Edit, Lines, flow_end};
+use super::lines::{Edit, Lines, flow_end, last_line};
+use super::{Obstacle, probes};
 use crate::inject::Status;
 
 /// Collects the removals that leave an object without its sidecar.
@@ -15,7 +15,9 @@ pub(super) fn sidecar(lines: &Lines<'_>, object: &Node, edits: &mut Vec<Edit>) -
     let mut taker = Taker { lines, edits };
     taker.annotation(pod, &status).map_err(|why| ("metadata.annotations".to_owned(), why))?;
     if let Some(spec) = pod.field("spec") {
+        probes::restore(lines, spec, &status.probes, taker.edits)?;
         taker.items(spec, "initContainers", &status.init_containers, &status)?;
+        taker.items(spec, "containers", &status.containers, &status)?;
         taker.items(spec, "volumes", &status.volumes, &status)?;
     }
     Ok(())
@@ -85,35 +87,9 @@ impl Taker<'_, '_> {
 
     /// Takes the lines from that of `mark` to the last of the value.
     fn block(&mut self, mark: Mark, value: &Node) -> Result<(), Obstacle> {
-        let last = self.last_line(value)?;
+        let last = last_line(self.lines, value).ok_or(Obstacle::Shape)?;
         self.edits.push(self.lines.removal(mark.line, last).ok_or(Obstacle::Shape)?);
         Ok(())
-    }
-
-    /// The line that a value ends on. Errs towards too few lines for text over several lines, which does not stand
-    /// at the end of anything that injection adds; reading the result again notices it.
-    fn last_line(&self, node: &Node) -> Result<u32, Obstacle> {
-        let mark = node.mark.ok_or(Obstacle::Shape)?;
-        if self.lines.is_flow(node) {
-            let start = self.lines.offset(mark).ok_or(Obstacle::Shape)?;
-            let end = self.lines.text.get(start..).and_then(flow_end).ok_or(Obstacle::Shape)?;
-            return Ok(self.lines.line_of(start + end - 1));
-        }
-        let mut last = mark.line;
-        match &node.value {
-            Value::List(items) => {
-                for item in items {
-                    last = last.max(self.last_line(item)?);
-                }
-            }
-            Value::Map(entries) => {
-                for entry in entries {
-                    last = last.max(self.last_line(&entry.value)?);
-                }
-            }
-            _ => {}
-        }
-        Ok(last)
     }
 
     /// Takes an item or a field out of brackets, with the comma after it or else before it; a line that held nothing

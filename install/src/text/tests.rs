@@ -15,6 +15,26 @@ fn trees(text: &str) -> Vec<Value> {
     documents.iter().map(Node::to_json).collect()
 }
 
+/// An object whose status does not say how its text keeps probes.
+fn in_meaning(mut object: Value) -> Value {
+    let paths = ["", "/spec/template", "/spec/jobTemplate/spec/template"];
+    for path in paths {
+        let status = object.pointer_mut(path).and_then(|pod| pod.pointer_mut("/metadata/annotations"));
+        let Some(status) = status.and_then(|annotations| annotations.get_mut(api::names::STATUS)) else { continue };
+        let mut said: Value = serde_json::from_str(status.as_str().unwrap_or_default()).expect("JSON");
+        for probe in said["probes"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            probe.retain(|key, _| key != "lines" && key != "text");
+        }
+        if said["probes"].is_null()
+            && let Some(fields) = said.as_object_mut()
+        {
+            fields.shift_remove("probes");
+        }
+        *status = json!(said.to_string());
+    }
+    object
+}
+
 /// Injects, checks what always holds, and returns the text.
 fn round_trip(text: &str) -> String {
     let injected = inject("t.yaml", text, &injection()).unwrap_or_else(|e| panic!("{e:?}\n{text}")).text;
@@ -23,7 +43,7 @@ fn round_trip(text: &str) -> String {
             Ok(Outcome::Injected(expected)) => expected,
             other => panic!("not injected: {other:?}\n{text}"),
         };
-        assert_eq!(after, expected, "{injected}");
+        assert_eq!(in_meaning(after), in_meaning(expected), "{injected}");
     }
     let twice = inject("t.yaml", &injected, &injection()).expect("it stays as it is");
     assert_eq!(twice.text, injected, "injecting twice is injecting once");
@@ -66,6 +86,49 @@ fn text_in_any_block_style_only_gets_more_lines_and_gives_them_back() {
         let injected = round_trip(text);
         assert!(only_adds_lines(text, &injected), "{injected}");
     }
+}
+
+#[test]
+fn the_lines_of_a_probe_stay_as_comments() {
+    let text = "kind: Pod\nmetadata:\n  name: a\nspec:\n  containers:\n  - name: a\n    # alive?\n    livenessProbe:\n      \
+                httpGet: # by HTTP\n        path: '/health'\n\n        # which\n        port: 8080\n      periodSeconds: 5\n    ports: []\n";
+    let injected = round_trip(text);
+    let expected = "    livenessProbe:\n      #was: httpGet: # by HTTP\n      #was:   path: '/health'\n#was: \n      \
+                    #was:   # which\n      #was:   port: 8080\n      httpGet: {\"path\":\"/app-health/a/livez\",\"port\":15020}\n      periodSeconds: 5\n";
+    assert!(injected.contains(expected), "{injected}");
+    let kept = injected.replace("#was: ", "");
+    assert!(only_adds_lines(text, &kept), "every line is still there:\n{injected}");
+    // Written anew by a program, the comments are gone; the meaning comes back all the same.
+    let (documents, _) = yaml::parse("t.yaml", &injected);
+    let removed = remove("t.yaml", &yaml::render(&documents[0].to_json())).expect("it can be taken out");
+    assert_eq!(trees(&removed.text), trees(text));
+}
+
+#[test]
+fn probes_in_every_style_come_back_as_they_were() {
+    for text in [
+        // The end of the text; a hook; a named port; indentation by four.
+        "kind: Pod\nspec:\n    containers:\n    -   name: a\n        ports: [{name: web, containerPort: 80}]\n        lifecycle:\n            \
+         preStop:\n                httpGet: {path: /bye, port: web}\n        readinessProbe:\n            tcpSocket:\n                port: web",
+        "kind: Pod\r\nspec:\r\n  containers:\r\n  - name: a\r\n    readinessProbe:\r\n      grpc:\r\n        port: 80\r\n",
+        // One probe for two purposes, by an anchor.
+        "kind: Pod\nmetadata:\n  name: a\nspec:\n  containers:\n  - name: a\n    livenessProbe: &probe\n      httpGet:\n        path: /\n        \
+         port: 80\n    readinessProbe: *probe # the same\n    image: x\n",
+        // Brackets, and a mark of ours that is the user's.
+        "kind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - {name: a, livenessProbe: {periodSeconds: 1, httpGet: {'path': \"/\", port: 80}}, image: x}\n",
+        "kind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: a\n    livenessProbe: {httpGet: {path: /, port: 80}}\n",
+        "kind: Pod\nspec:\n  containers:\n  - name: a\n    livenessProbe:\n      #was: tcpSocket\n      httpGet:\n        #was: 1\n        port: 80\n",
+        // Classic containers: the proxy is one beside the others.
+        "kind: Deployment\nmetadata:\n  name: a\nspec:\n  template:\n    metadata:\n      annotations:\n        sidecar.meshctl.io/native-sidecar: \"false\"\n    \
+         spec:\n      containers:\n      # mine\n      - name: a\n        readinessProbe:\n          tcpSocket:\n            port: 80\n",
+    ] {
+        round_trip(text);
+    }
+    let object = json!({"kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [
+        {"name": "a", "livenessProbe": {"httpGet": {"path": "/}", "port": 80}}, "readinessProbe": {"tcpSocket": {"port": 80}}},
+    ]}});
+    round_trip(&format!("{object:#}"));
+    round_trip(&object.to_string());
 }
 
 #[test]
@@ -143,14 +206,43 @@ fn words() -> impl Strategy<Value = String> {
     ]
 }
 
+fn probe() -> impl Strategy<Value = Option<Value>> {
+    let header = json!([{"name": "a", "value": "b: c"}]);
+    let handler = prop_oneof![
+        ("[a-z/]{0,8}", 1_u16..=65535).prop_map(|(path, port)| json!({"httpGet": {"path": path, "port": port}})),
+        (1_u16..=65535)
+            .prop_map(move |port| json!({"httpGet": {"port": port, "scheme": "HTTPS", "httpHeaders": header}})),
+        (1_u16..=65535).prop_map(|port| json!({"tcpSocket": {"port": port}})),
+        ("[a-z.]{0,8}", 1_u16..=65535).prop_map(|(service, port)| json!({"grpc": {"port": port, "service": service}})),
+        Just(json!({"exec": {"command": ["true"]}})),
+    ];
+    prop::option::of((handler, prop::option::of(1..60)).prop_map(|(mut probe, timeout)| {
+        if let Some(timeout) = timeout {
+            probe["timeoutSeconds"] = json!(timeout);
+        }
+        probe
+    }))
+}
+
+/// A port that is not the proxy's.
+fn free_port() -> impl Strategy<Value = u16> {
+    (1_u16..=65535).prop_filter("the proxy's", |port| ![15000, 15001, 15006, 15020, 15021].contains(port))
+}
+
 fn container() -> impl Strategy<Value = Value> {
-    let ports = prop::collection::vec(1_u16..=65535, 0..3);
-    ("[a-z]{1,8}", words(), prop::option::of(prop::collection::vec(words(), 0..3)), ports).prop_map(
-        |(name, image, args, ports)| {
+    let ports = prop::collection::vec(free_port(), 0..3);
+    let probes = (probe(), probe(), probe());
+    ("[a-z]{1,8}", words(), prop::option::of(prop::collection::vec(words(), 0..3)), ports, probes).prop_map(
+        |(name, image, args, ports, (startup, ready, live))| {
             let ports: Vec<Value> = ports.into_iter().map(|port| json!({"containerPort": port})).collect();
             let mut container = json!({"name": name, "image": image, "ports": ports});
             if let Some(args) = args {
                 container["args"] = json!(args);
+            }
+            for (name, probe) in [("startupProbe", startup), ("readinessProbe", ready), ("livenessProbe", live)] {
+                if let Some(probe) = probe {
+                    container[name] = probe;
+                }
             }
             container
         },
@@ -178,6 +270,13 @@ fn template() -> impl Strategy<Value = Value> {
                     template["metadata"]["annotations"] = json!(annotations);
                 }
             }
+            let (mut containers, mut init) = (containers, init);
+            // Names are unique in a pod.
+            let all = containers.iter_mut().chain(init.iter_mut().flatten());
+            for (number, container) in all.enumerate() {
+                let name = container["name"].as_str().unwrap_or_default();
+                container["name"] = json!(format!("{name}{number}"));
+            }
             let mut spec = json!({});
             if volumes_first && let Some(volumes) = &volumes {
                 spec["volumes"] = json!(volumes);
@@ -193,6 +292,14 @@ fn template() -> impl Strategy<Value = Value> {
             template
         },
     )
+}
+
+fn without_probes(item: &Value) -> Value {
+    let mut item = item.clone();
+    if let Some(fields) = item.as_object_mut() {
+        fields.retain(|key, _| !key.ends_with("Probe"));
+    }
+    item
 }
 
 fn deployment(template: &Value) -> Value {
@@ -237,12 +344,18 @@ proptest! {
             return Err(TestCaseError::fail("not injected"));
         };
         prop_assert_eq!(&by_cli["spec"]["template"]["spec"], &by_webhook["spec"]);
-        prop_assert_eq!(&by_cli["spec"]["template"]["spec"]["containers"], &template["spec"]["containers"]);
-        for key in ["initContainers", "volumes"] {
+        for key in ["containers", "initContainers", "volumes"] {
             let own = template["spec"][key].as_array().cloned().unwrap_or_default();
             let all = by_webhook["spec"][key].as_array().cloned().unwrap_or_default();
-            prop_assert!(all.ends_with(&own), "{} of the user come last, unchanged", key);
+            let last: Vec<Value> = all[all.len() - own.len()..].iter().map(without_probes).collect();
+            let own: Vec<Value> = own.iter().map(without_probes).collect();
+            prop_assert_eq!(last, own, "{} of the user come last, unchanged but for probes", key);
         }
+        let asked: Vec<&Value> = by_webhook["spec"]["containers"].as_array().into_iter().flatten()
+            .flat_map(|container| ["startupProbe", "readinessProbe", "livenessProbe"].map(|probe| &container[probe]))
+            .collect();
+        prop_assert!(asked.iter().all(|probe| probe["tcpSocket"].is_null() && probe["grpc"].is_null()));
+        prop_assert!(asked.iter().all(|probe| probe["httpGet"].is_null() || probe["httpGet"]["port"] == 15020));
         prop_assert_eq!(inject_pod(&by_webhook, &injection()), Ok(Outcome::Skipped(Skip::AlreadyInjected)));
         let removed = inject::remove_pod(&by_webhook);
         prop_assert_eq!(removed.as_ref(), Some(&pod));

@@ -162,7 +162,7 @@ impl Runner {
         };
         // Before the start: what is written while the program starts is noticed as a change.
         let program = super::programs::id(&spec.argv);
-        let (process, copies) = match self.start(&spec).await {
+        let (mut process, copies) = match self.start(&spec).await {
             Ok(started) => started,
             Err(error) => {
                 self.context.event("Warning", "Failed", &format!("container {}: {error}", self.name()));
@@ -172,14 +172,20 @@ impl Runner {
             }
         };
         self.context.set_running(self.name(), Some((process.pid, Arc::clone(&spec))));
-        self.context.update(self.name(), |state| {
-            state.id = format!("local://{:016x}", rand::random::<u64>());
-            state.program = program;
-            state.activity = Activity::Running { since: started, pid: process.pid };
-            state.started = self.container.startup_probe.is_none();
-            state.ready = state.started && self.container.readiness_probe.is_none();
-        });
-        let exit = self.accompany(process).await;
+        let pid = process.pid;
+        let exit = match self.greet(&mut process).await {
+            Some(exit) => exit,
+            None => {
+                self.context.update(self.name(), |state| {
+                    state.id = format!("local://{:016x}", rand::random::<u64>());
+                    state.program = program;
+                    state.activity = Activity::Running { since: started, pid };
+                    state.started = self.container.startup_probe.is_none();
+                    state.ready = state.started && self.container.readiness_probe.is_none();
+                });
+                self.accompany(process).await
+            }
+        };
         // What it wrote last is still on its way into the log.
         let _ = tokio::time::timeout(LAST_WORDS, futures_util::future::join_all(copies)).await;
         self.context.set_running(self.name(), None);
@@ -217,6 +223,22 @@ impl Runner {
         Ok((process, copies))
     }
 
+    /// Runs the postStart hook, before whose end the container does not count as running. Says how the container has
+    /// ended if it did so meanwhile, or because the hook has failed.
+    async fn greet(&mut self, process: &mut Process) -> Option<Exit> {
+        let hook = self.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.clone())?;
+        let mut stop = self.stop.clone();
+        let outcome = tokio::select! {
+            exit = process.wait() => return Some(exit),
+            () = async { drop(stop.wait_for(Option::is_some).await) } => return None,
+            outcome = self.run_hook(&hook) => outcome,
+        };
+        let Err(error) = outcome else { return None };
+        self.context.event("Warning", "FailedPostStartHook", &format!("container {}: {error}", self.name()));
+        process.signal(Signal::KILL);
+        Some(process.wait().await)
+    }
+
     /// Waits for the end of a running container: its own, or because it is to stop, or because a probe says so.
     async fn accompany(&mut self, mut process: Process) -> Exit {
         let (context, container) = (Arc::clone(&self.context), self.container.clone());
@@ -247,7 +269,9 @@ impl Runner {
             tokio::select! {
                 exit = process.wait() => return exit,
                 () = tokio::time::sleep_until(deadline) => {}
-                () = self.run_hook(&hook) => {}
+                outcome = self.run_hook(&hook) => if let Err(error) = outcome {
+                    self.context.event("Warning", "FailedPreStopHook", &format!("container {}: {error}", self.name()));
+                }
             }
         }
         if Instant::now() < deadline {
@@ -267,21 +291,15 @@ impl Runner {
         process.wait().await
     }
 
-    async fn run_hook(&self, hook: &LifecycleHandler) {
+    async fn run_hook(&self, hook: &LifecycleHandler) -> Result<(), probe::ProbeError> {
         if let Some(sleep) = &hook.sleep {
             tokio::time::sleep(Duration::from_secs(sleep.seconds.try_into().unwrap_or(0))).await;
-            return;
-        }
-        let outcome = if let Some(exec) = &hook.exec {
-            probe::exec(&self.context, self.name(), exec).await
+        } else if let Some(exec) = &hook.exec {
+            probe::exec(&self.context, self.name(), exec).await?;
         } else if let Some(get) = &hook.http_get {
-            probe::http_get(&self.context, &self.container, get).await
-        } else {
-            Ok(())
-        };
-        if let Err(error) = outcome {
-            self.context.event("Warning", "FailedPreStopHook", &format!("container {}: {error}", self.name()));
+            probe::http_get(&self.context, &self.container, get).await?;
         }
+        Ok(())
     }
 
     fn last_lines(&self) -> String {

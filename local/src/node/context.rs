@@ -149,6 +149,13 @@ impl PodContext {
         terminal: bool,
         streams: Streams,
     ) -> Result<Process, LaunchError> {
+        let mut command = command;
+        // An image has its own program in PATH.
+        if let (Some(word), Some(own)) = (command.first_mut(), container.spec.argv.first())
+            && own.rsplit_once('/').is_some_and(|(_, name)| name == word)
+        {
+            word.clone_from(own);
+        }
         let mut env = container.spec.env.clone();
         if terminal && !env.iter().any(|(name, _)| name == "TERM") {
             env.push(("TERM".to_owned(), "xterm".to_owned()));

@@ -17,7 +17,7 @@ use super::container::{Restart, Runner};
 use super::context::PodContext;
 use super::farewell;
 use super::network::{DNS_ADDRESS, PodNetwork};
-use super::state::{PodState, is_sidecar};
+use super::state::{ContainerState, PodState, is_sidecar};
 use crate::api::{DeleteOptions, Part, PodRef, object};
 
 /// What a pod's worker is told from outside.
@@ -286,6 +286,10 @@ async fn live(context: &Arc<PodContext>, started: &mut Vec<Started>) {
     }
     for container in &context.spec.containers {
         start(context, container, policy, started);
+        // As a kubelet does: the next container is started when this one's hook has ended.
+        if container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some()) {
+            wait(context, |state| state.containers.get(&container.name).is_some_and(ContainerState::has_begun)).await;
+        }
     }
     wait(context, |state| {
         context

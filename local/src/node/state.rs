@@ -83,6 +83,11 @@ impl ContainerState {
         matches!(&self.activity, Activity::Ended(ended) if ended.exit.status() == 0)
     }
 
+    /// Whether its program has been started, and its postStart hook has ended.
+    pub(crate) fn has_begun(&self) -> bool {
+        !matches!(self.activity, Activity::Waiting { .. }) || self.last.is_some()
+    }
+
     /// Whether it has ended for good.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.activity, Activity::Ended(_))
@@ -149,9 +154,7 @@ impl PodState {
         if main().all(ContainerState::has_ended) {
             return if main().all(ContainerState::succeeded) { "Succeeded" } else { "Failed" };
         }
-        let begun =
-            |state: &ContainerState| !matches!(state.activity, Activity::Waiting { .. }) || state.last.is_some();
-        if self.is_initialized(spec) && main().any(begun) { "Running" } else { "Pending" }
+        if self.is_initialized(spec) && main().any(ContainerState::has_begun) { "Running" } else { "Pending" }
     }
 
     /// The pod's `status`.

@@ -11,7 +11,7 @@ mod kind_state;
 
 use std::sync::Arc;
 
-use api::messages::TypeStatus;
+use api::messages::{ResourceStatus, TypeStatus};
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use tonic::Status;
 
@@ -184,6 +184,13 @@ impl ProxyState {
     #[must_use]
     pub fn refusal(&self, kind: Kind, name: &str) -> Option<&str> {
         self.kind(kind).rejected.get(name).map(|rejection| rejection.reason.as_str())
+    }
+
+    /// Every resource that the proxy knows, in the order LDS, RDS, CDS, EDS and by name.
+    #[must_use]
+    pub fn resources(&self) -> Vec<ResourceStatus> {
+        let kinds = [Kind::Listener, Kind::Route, Kind::Cluster, Kind::Endpoints];
+        kinds.into_iter().flat_map(|kind| self.kind(kind).resources(kind)).collect()
     }
 
     /// State per type in the order LDS, RDS, CDS, EDS.

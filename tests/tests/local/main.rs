@@ -11,9 +11,11 @@ mod grpc;
 mod identity;
 mod injection;
 mod life;
+mod operators;
 mod output;
 mod pods;
 mod reach;
+mod probes;
 mod routing;
 mod shares;
 mod telemetry;
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
         identity::a_join_token_is_made_for_an_account_that_is_there,
         identity::a_rotation_of_the_root_interrupts_nothing,
         injection::the_webhook_gives_what_kube_inject_gives_offline,
+        probes::probes_by_http_tcp_and_grpc_reach_an_intercepted_application,
+        probes::a_pod_that_ends_does_so_with_its_sidecar_of_either_kind,
         output::get_shows_rules_in_every_format,
         output::what_get_prints_can_be_given_back_to_replace,
         output::status_and_version_tell_people_and_programs,
@@ -73,6 +77,10 @@ fn main() -> ExitCode {
         crash::whatever_is_killed_comes_back_and_nothing_is_lost,
         crash::a_damaged_journal_is_told_and_recovered,
         disk::on_a_full_disk_writes_are_refused_and_everything_else_goes_on,
+        operators::a_pod_a_service_and_a_rule_are_described_as_the_mesh_has_them,
+        operators::a_wait_counts_the_proxies_and_an_edit_reaches_them,
+        operators::a_proxys_state_is_compared_with_what_pilot_has_sent,
+        operators::one_archive_holds_what_is_needed_and_no_secret,
         commands::create_refuses_what_exists_and_replace_what_does_not,
         commands::proxies_are_in_sync_and_explain_their_configuration,
         commands::kubectl_sees_pods_and_rules,

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::resources::{name_of, namespace_of, text};
 
 /// Names of a pod's containers: the application's first.
-pub(super) fn containers(pod: &Value) -> Vec<&str> {
+pub(crate) fn containers(pod: &Value) -> Vec<&str> {
     ["containers", "initContainers"]
         .into_iter()
         .filter_map(|list| pod.pointer(&format!("/spec/{list}"))?.as_array())
@@ -41,8 +41,28 @@ pub(super) fn container(pod: &Value, wanted: Option<&str>) -> Result<String, Err
 }
 
 /// The path of a container's log.
-pub(super) fn log_path(pod: &Value, container: &str, query: &str) -> String {
+pub(crate) fn log_path(pod: &Value, container: &str, query: &str) -> String {
     format!("/api/v1/namespaces/{}/pods/{}/log?container={container}{query}", namespace_of(pod), name_of(pod))
+}
+
+/// What a log holds now.
+///
+/// # Errors
+/// When there is none, or it does not come in time.
+pub(crate) async fn read_log(cluster: &Cluster, path: &str) -> Result<String, Error> {
+    let failed = |why: String| Error::failed("the log cannot be read").because(why);
+    let request = Request::get(path).body(Vec::new()).map_err(|error| failed(error.to_string()))?;
+    let read = async {
+        let mut stream = cluster.client().request_stream(request).await.map_err(|error| match error {
+            kube::Error::Api(status) => Error::failed(status.message.clone()),
+            other => failed(other.to_string()),
+        })?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.map_err(|error| failed(crate::error::io_words(&error)))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let limit = std::time::Duration::from_secs(10);
+    tokio::time::timeout(limit, read).await.unwrap_or_else(|_| Err(failed("it does not come in time".to_owned())))
 }
 
 /// The last lines that a container has written; empty when there is nothing to be had.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use api::messages::{Rejected, SyncState, TypeStatus};
+use api::messages::{Rejected, ResourceStatus, SyncState, TypeStatus};
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::{Push, View};
@@ -264,6 +264,21 @@ impl KindState {
     /// Number of names that are kept on the proxy's word.
     pub(super) fn size(&self) -> usize {
         self.names.len().max(self.held.len())
+    }
+
+    /// Every resource that the proxy knows, by name.
+    pub(super) fn resources(&self, kind: Kind) -> Vec<ResourceStatus> {
+        let version = |version: Option<Version>| version.map(|version| version.to_string());
+        let one = |(name, held): (&Arc<str>, &Held)| ResourceStatus {
+            kind: kind.short().to_owned(),
+            name: name.to_string(),
+            sent: version(held.sent),
+            acknowledged: version(held.acked),
+            refused: self.rejected.get(name).map(|rejection| rejection.reason.clone()),
+        };
+        let mut resources: Vec<ResourceStatus> = self.held.iter().map(one).collect();
+        resources.sort_by(|a, b| a.name.cmp(&b.name));
+        resources
     }
 
     pub(super) fn status(&self, kind: Kind) -> TypeStatus {
