@@ -8,21 +8,30 @@ use crate::model::{Key, Origin};
 use crate::read::Context;
 use crate::yaml::Node;
 
+pub mod authentication_policy;
 pub mod check;
 pub mod cors;
 pub mod destination_policy;
 pub mod duration;
 pub mod egress_rule;
 pub mod fault;
+pub mod jwt;
 pub mod matching;
+pub mod rbac_config;
 pub mod resilience;
 pub mod route_rule;
 pub mod service;
+pub mod service_role;
+pub mod service_role_binding;
 
+pub use authentication_policy::AuthenticationPolicy;
 pub use destination_policy::DestinationPolicy;
 pub use egress_rule::EgressRule;
+pub use rbac_config::RbacConfig;
 pub use route_rule::RouteRule;
 pub use service::IstioService;
+pub use service_role::ServiceRole;
+pub use service_role_binding::ServiceRoleBinding;
 
 /// The `spec` of an object of one of our kinds, as typed.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -34,6 +43,14 @@ pub enum Spec {
     DestinationPolicy(Box<DestinationPolicy>),
     /// Of an `EgressRule`.
     EgressRule(EgressRule),
+    /// Of a `ServiceRole`.
+    ServiceRole(ServiceRole),
+    /// Of a `ServiceRoleBinding`.
+    ServiceRoleBinding(ServiceRoleBinding),
+    /// Of an `RbacConfig`.
+    RbacConfig(RbacConfig),
+    /// Of an `AuthenticationPolicy`.
+    AuthenticationPolicy(AuthenticationPolicy),
 }
 
 /// An object of one of our kinds, as meant.
@@ -43,6 +60,14 @@ pub enum Meant {
     RouteRule(crate::model::RouteRule),
     /// How a destination is balanced.
     DestinationPolicy(crate::model::DestinationPolicy),
+    /// What may be done.
+    ServiceRole(crate::model::ServiceRole),
+    /// Who may do it.
+    ServiceRoleBinding(crate::model::ServiceRoleBinding),
+    /// Where roles are in force.
+    RbacConfig(crate::model::RbacConfig),
+    /// How callers prove who they are.
+    AuthenticationPolicy(crate::model::AuthenticationPolicy),
 }
 
 /// What decides the meaning of a spec besides its own text.
@@ -66,6 +91,10 @@ impl Spec {
                 context.read(node).map(|policy| Spec::DestinationPolicy(Box::new(policy)))
             }
             k if k == kinds::EGRESS_RULE.kind => context.read(node).map(Spec::EgressRule),
+            k if k == kinds::SERVICE_ROLE.kind => context.read(node).map(Spec::ServiceRole),
+            k if k == kinds::SERVICE_ROLE_BINDING.kind => context.read(node).map(Spec::ServiceRoleBinding),
+            k if k == kinds::RBAC_CONFIG.kind => context.read(node).map(Spec::RbacConfig),
+            k if k == kinds::AUTHENTICATION_POLICY.kind => context.read(node).map(Spec::AuthenticationPolicy),
             _ => None,
         }
     }
@@ -82,6 +111,10 @@ impl Spec {
                 rule.check(around, context);
                 None
             }
+            Spec::ServiceRole(role) => role.mean(around, context).map(Meant::ServiceRole),
+            Spec::ServiceRoleBinding(binding) => binding.mean(around, context).map(Meant::ServiceRoleBinding),
+            Spec::RbacConfig(config) => config.mean(around, context).map(Meant::RbacConfig),
+            Spec::AuthenticationPolicy(policy) => policy.mean(around, context).map(Meant::AuthenticationPolicy),
         }
     }
 }

@@ -62,8 +62,64 @@ pub const EGRESS_RULE: Kind = Kind {
     in_force: false,
 };
 
+/// What may be done.
+pub const SERVICE_ROLE: Kind = Kind {
+    kind: "ServiceRole",
+    plural: "serviceroles",
+    singular: "servicerole",
+    dashed: "service-role",
+    dashed_plural: "service-roles",
+    short: &["sr"],
+    namespaced: true,
+    in_force: true,
+};
+
+/// Who may do it.
+pub const SERVICE_ROLE_BINDING: Kind = Kind {
+    kind: "ServiceRoleBinding",
+    plural: "servicerolebindings",
+    singular: "servicerolebinding",
+    dashed: "service-role-binding",
+    dashed_plural: "service-role-bindings",
+    short: &["srb"],
+    namespaced: true,
+    in_force: true,
+};
+
+/// Where roles are in force.
+pub const RBAC_CONFIG: Kind = Kind {
+    kind: "RbacConfig",
+    plural: "rbacconfigs",
+    singular: "rbacconfig",
+    dashed: "rbac-config",
+    dashed_plural: "rbac-configs",
+    short: &["rbc"],
+    namespaced: true,
+    in_force: true,
+};
+
+/// How callers prove who they are.
+pub const AUTHENTICATION_POLICY: Kind = Kind {
+    kind: "AuthenticationPolicy",
+    plural: "authenticationpolicies",
+    singular: "authenticationpolicy",
+    dashed: "authentication-policy",
+    dashed_plural: "authentication-policies",
+    short: &["ap"],
+    namespaced: true,
+    in_force: true,
+};
+
 /// The kinds that have a command-line name of their own.
-pub const KINDS: &[Kind] = &[ROUTE_RULE, DESTINATION_POLICY, EGRESS_RULE];
+pub const KINDS: &[Kind] = &[
+    ROUTE_RULE,
+    DESTINATION_POLICY,
+    EGRESS_RULE,
+    SERVICE_ROLE,
+    SERVICE_ROLE_BINDING,
+    RBAC_CONFIG,
+    AUTHENTICATION_POLICY,
+];
 
 /// Kinds of our groups that are understood by name alone: Mixer's, its adapters' and templates', and identity's.
 const LATER: &[&str] = &[
@@ -79,9 +135,6 @@ const LATER: &[&str] = &[
     "HTTPAPISpecBinding",
     "EndUserAuthenticationPolicySpec",
     "EndUserAuthenticationPolicySpecBinding",
-    "AuthenticationPolicy",
-    "ServiceRole",
-    "ServiceRoleBinding",
     "Denier",
     "ListChecker",
     "MemQuota",

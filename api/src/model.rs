@@ -13,10 +13,16 @@ use ipnet::IpNet;
 
 use crate::problem::Location;
 
+mod access;
 mod index;
 mod order;
 mod resilience;
 
+pub use access::{
+    Access, AccessRule, AccessSubject, AuthenticationPolicy, AuthenticationTarget, Constraint, Enforcement, Jwt,
+    KeySource, MtlsMode, Pattern, PortRef, RbacConfig, RbacMode, Scope, ServiceRole, ServiceRoleBinding, SourceService,
+    SubjectTest, is_service,
+};
 pub use resilience::{CircuitBreaker, Outlier, Retries};
 
 pub use index::{About, ByService, Shared};
@@ -36,6 +42,8 @@ pub struct Model {
     pub destination_policies: Shared<ByService<DestinationPolicy>>,
     /// Ingresses of the mesh's class, by key.
     pub ingresses: Shared<BTreeMap<Key, Arc<Ingress>>>,
+    /// Who may call what, and how callers prove who they are.
+    pub access: Shared<Access>,
 }
 
 /// Settings of the mesh as a whole.

@@ -9,6 +9,8 @@ pub const VERSION: &str = "v1alpha2";
 
 /// The namespace of the control plane.
 pub const SYSTEM_NAMESPACE: &str = "mesh-system";
+/// The namespace of the classic control plane, whose mesh-wide objects are accepted.
+pub const CLASSIC_SYSTEM_NAMESPACE: &str = "istio-system";
 /// The DNS domain of a cluster unless it is told otherwise.
 pub const DEFAULT_DOMAIN: &str = "cluster.local";
 /// The trust domain unless it is told otherwise.

@@ -121,6 +121,10 @@ pub fn mean(object: &Json, origin: &Origin, domain: &str) -> (Option<Meant>, Vec
     match &mut meant {
         Some(Meant::RouteRule(rule)) => rule.origin = origin.clone(),
         Some(Meant::DestinationPolicy(policy)) => policy.origin = origin.clone(),
+        Some(Meant::ServiceRole(role)) => role.origin = origin.clone(),
+        Some(Meant::ServiceRoleBinding(binding)) => binding.origin = origin.clone(),
+        Some(Meant::RbacConfig(config)) => config.origin = origin.clone(),
+        Some(Meant::AuthenticationPolicy(policy)) => policy.origin = origin.clone(),
         None => {}
     }
     (meant, problems)

@@ -17,6 +17,8 @@ use crate::names::GROUP;
 use crate::object;
 use crate::problem::{Location, Problem, any_error};
 
+mod access;
+mod doubts;
 mod endpoints;
 mod ingress;
 mod protocol;
@@ -103,7 +105,7 @@ impl Registry {
             Resource::Ingress => {
                 Ingress::deserialize(object).map(|ingress| self.take_ingress(&id, Some((ingress, origin))))
             }
-            Resource::RouteRule { .. } | Resource::DestinationPolicy { .. } => {
+            _ => {
                 self.take_config(&id, object, &origin);
                 Ok(())
             }
@@ -124,7 +126,7 @@ impl Registry {
             Resource::EndpointSlice => self.take_slice(key, None),
             Resource::Pod => self.take_pod(key, None),
             Resource::Ingress => self.take_ingress(&id, None),
-            Resource::RouteRule { .. } | Resource::DestinationPolicy { .. } => {
+            _ => {
                 self.configs.remove(&id);
                 self.settle(&id);
             }
@@ -266,6 +268,9 @@ impl Registry {
         let winner = self.configs.get(&ours).or_else(|| self.configs.get(&classic));
         let meant = winner.and_then(|config| config.meant.clone());
         let key = &id.key;
+        if winner.is_some() && meant.is_none() && access::stays(&self.model.access, id.resource, key) {
+            return;
+        }
         let changed = match (id.resource, meant) {
             (Resource::RouteRule { .. }, Some(Meant::RouteRule(rule))) => {
                 put_about(&mut self.model.route_rules, key, Some(rule))
@@ -275,7 +280,7 @@ impl Registry {
                 put_about(&mut self.model.destination_policies, key, Some(policy))
             }
             (Resource::DestinationPolicy { .. }, _) => put_about(&mut self.model.destination_policies, key, None),
-            _ => false,
+            (resource, meant) => access::put(&mut self.model.access, resource, key, meant),
         };
         self.generation += u64::from(changed);
     }

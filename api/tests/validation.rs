@@ -92,9 +92,10 @@ fn the_classic_application_is_passed_through() {
 
 #[test]
 fn the_samples_of_this_repository_are_accepted() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/bookinfo");
+    let folders = ["bookinfo", "auth"].map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples").join(name));
     let mut ours = 0;
-    for entry in fs::read_dir(&folder).expect("the samples are there") {
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).expect("the samples are there"));
+    for entry in entries {
         let path = entry.expect("a folder can be read").path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.ends_with(".yaml") && name != "local-images.yaml" {

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    ca, completion, create, debug, delete, describe, diff, edit, get, inject, install, local, proxy_config,
+    authz, ca, completion, create, debug, delete, describe, diff, edit, get, inject, install, local, proxy_config,
     proxy_status, validate, version, wait, write,
 };
 use crate::error::{EXIT_CODES, Error};
@@ -103,6 +103,8 @@ pub enum Command {
     Ca(ca::CaArgs),
     /// Collects configuration, logs, events and versions into one archive
     Debug(debug::DebugArgs),
+    /// Says who may call what, and why
+    Authz(authz::AuthzArgs),
     /// Installs the control plane in a Kubernetes cluster
     Install(install::InstallArgs),
     /// Removes the control plane from a Kubernetes cluster

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod ca;
+pub mod authz;
 pub mod completion;
 pub mod create;
 pub mod debug;
@@ -48,6 +49,7 @@ pub fn run(app: &App, command: Command) -> Result<(), Error> {
         Command::ProxyConfig(args) => proxy_config::run(app, &args),
         Command::Ca(args) => ca::run(app, &args),
         Command::Debug(args) => debug::run(app, &args),
+        Command::Authz(args) => authz::run(app, &args),
         Command::Install(args) => install::run(app, &args),
         Command::Uninstall(args) => install::uninstall(app, &args),
         Command::Completion(args) => completion::run(app, &args),

@@ -3,7 +3,9 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use api::model::Mesh;
 use api::problem::{Location, Problem};
+use api::registry::{Registry, Resource};
 use serde_json::Value;
 
 use crate::args::FileArgs;
@@ -121,6 +123,20 @@ pub struct Parsed {
     pub objects: Vec<Object>,
     /// Problems of all texts, in written order.
     pub problems: Vec<Problem>,
+}
+
+impl Parsed {
+    /// Adds what objects say that others of them say differently.
+    pub fn doubt(&mut self) {
+        let mut registry = Registry::new(Mesh::default());
+        for object in &self.objects {
+            let text = |field: &str| object.value.get(field).and_then(Value::as_str).unwrap_or_default();
+            if let Some(resource) = Resource::of(text("apiVersion"), text("kind")).filter(|kind| kind.is_ours()) {
+                registry.apply_from(resource, &object.value, object.location.clone());
+            }
+        }
+        self.problems.extend(registry.doubts());
+    }
 }
 
 /// Parses and checks texts.

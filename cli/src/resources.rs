@@ -24,6 +24,10 @@ pub struct Resource {
 const KNOWN: &[(&str, &str, &str, &str, &str, bool)] = &[
     (GROUP, VERSION, "RouteRule", "routerules", "rr", true),
     (GROUP, VERSION, "DestinationPolicy", "destinationpolicies", "dp", true),
+    (GROUP, VERSION, "ServiceRole", "serviceroles", "sr", true),
+    (GROUP, VERSION, "ServiceRoleBinding", "servicerolebindings", "srb", true),
+    (GROUP, VERSION, "RbacConfig", "rbacconfigs", "rbc", true),
+    (GROUP, VERSION, "AuthenticationPolicy", "authenticationpolicies", "ap", true),
     ("", "v1", "Pod", "pods", "po", true),
     ("", "v1", "Service", "services", "svc", true),
     ("", "v1", "Namespace", "namespaces", "ns", false),

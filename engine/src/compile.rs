@@ -4,6 +4,7 @@
 //! resource is refused with the name of the field. A message with fields that the schema does not have is longer than
 //! what was read of it, and is refused too.
 
+mod access;
 mod cluster;
 mod cluster_limits;
 mod endpoints;
@@ -15,6 +16,7 @@ mod route;
 mod route_action;
 mod route_match;
 mod strict;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;

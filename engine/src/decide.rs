@@ -1,4 +1,4 @@
-//! What happens to a request: virtual host, route, fault, cluster. Pure: dice and time are the caller's.
+//! What happens to a request: whether it is let in, virtual host, route, fault, cluster. Pure: dice and time are the caller's.
 
 pub(crate) mod index;
 mod matching;
@@ -6,6 +6,7 @@ mod outcome;
 
 use std::sync::Arc;
 
+use crate::access::admit;
 use crate::request::Request;
 use crate::tables::{
     Action, Cluster, Fault, FaultShare, Forward, Http, Route, RouteTable, Tables, Tcp, VirtualHost, WeightedCluster,
@@ -42,14 +43,20 @@ pub fn decide<'t, R: Request, T: Trace>(
     dice: &mut impl Dice,
     trace: &mut T,
 ) -> Decision<'t> {
+    // Who may not come in learns nothing of routes.
+    let admission = admit(&http.access.rbac, request, trace);
+    if let Some(denied) = admission.denied {
+        return Decision { admission, ..Decision::of(Outcome::Denied(denied)) };
+    }
+    let unrouted = |why| Decision { admission, ..Decision::of(Outcome::Unrouted(why)) };
     let Some(table) = http.route_table(tables) else {
-        return Decision::unrouted(Unrouted::NoTable);
+        return unrouted(Unrouted::NoTable);
     };
     let Some(host) = virtual_host(table, request, trace) else {
-        return Decision::unrouted(Unrouted::NoVirtualHost);
+        return unrouted(Unrouted::NoVirtualHost);
     };
     let Some(route) = select(host, request, dice, trace) else {
-        return Decision { virtual_host: Some(host), ..Decision::unrouted(Unrouted::NoRoute) };
+        return Decision { virtual_host: Some(host), ..unrouted(Unrouted::NoRoute) };
     };
     let fault =
         if http.faults { route.fault.as_ref().or(host.fault.as_ref()).or(http.default_fault.as_ref()) } else { None };
@@ -60,7 +67,7 @@ pub fn decide<'t, R: Request, T: Trace>(
         (Action::Redirect(redirect), None) => Outcome::Redirect(Redirected { redirect, path: &route.path }),
         (Action::Direct(direct), None) => Outcome::Direct(direct),
     };
-    Decision { virtual_host: Some(host), route: Some(route), delay, outcome }
+    Decision { admission, virtual_host: Some(host), route: Some(route), delay, outcome }
 }
 
 /// Decides where the bytes of an opaque connection go; `None` if the cluster does not exist.

@@ -4,6 +4,7 @@
 //! inbound clusters belong to one workload, and a route configuration (or a cluster) whose rules (or policies) have a
 //! `source` depends on who asks. Versions are hashes of the encoded bytes, which are in one fixed order.
 
+mod access;
 mod affected;
 mod bootstrap;
 mod clusters;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 
 use crate::proto::{Kind, protobuf};
 
+pub use access::{Applied, authentication};
 pub use affected::{Affected, affected};
 pub use bootstrap::{Bootstrap, envoy_bootstrap};
 pub use clusters::{cluster, cluster_names, cluster_names_of, clusters};

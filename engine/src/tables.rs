@@ -2,6 +2,7 @@
 //!
 //! [`Tables`] is an immutable value that is cheap to clone; an update makes a new one that shares what did not change.
 
+mod access;
 mod cluster;
 mod listener;
 mod names;
@@ -16,6 +17,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use access::{Access, AccessPolicy, Check, ClaimTest, Need, Provider, Rbac, Rules, TokenRule, Tokens};
 pub use cluster::{Cluster, ClusterSpec, Discovery, Endpoint, Endpoints, Identity, Lb, Load, Upstream};
 pub use listener::{
     Chain, ChainMatch, Fault, FaultShare, Filter, Http, Inspect, Listener, PathPolicy, Ports, Routes, Slashes, Tcp,

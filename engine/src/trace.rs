@@ -2,14 +2,21 @@
 
 use serde::Serialize;
 
+use crate::access::{Denied, Half};
 use crate::request::Request;
-use crate::tables::{Domain, Fault, FaultShare, HeaderMatch, Name, PathMatch, Route, Subject, VirtualHost};
+use crate::tables::{
+    AccessPolicy, Domain, Fault, FaultShare, HeaderMatch, Name, PathMatch, Rbac, Route, Subject, VirtualHost,
+};
 
 /// Takes down what `decide` does. A type parameter: [`NoTrace`] costs nothing.
 pub trait Trace {
     /// Whether anything is taken down; if not, routes that cannot match are not even asked.
     const ON: bool;
 
+    /// A policy was asked whether it is about the request; `missed` says what of it is not.
+    fn policy(&mut self, _rbac: &Rbac, _policy: &AccessPolicy, _missed: Option<Half>, _is_trial: bool) {}
+    /// Rules let the request in, by this policy, or refuse it.
+    fn admission(&mut self, _rbac: &Rbac, _verdict: Result<Option<&str>, Denied<'_>>, _is_trial: bool) {}
     /// The virtual host was chosen, by this domain.
     fn virtual_host(&mut self, _table: &Name, _host: &VirtualHost, _domain: &Domain) {}
     /// A route was asked and does not match.
@@ -52,6 +59,32 @@ pub struct Recording {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "step")]
 pub enum Step {
+    /// A policy was asked.
+    Policy {
+        /// The rules that it is one of.
+        rules: String,
+        /// The policy.
+        policy: String,
+        /// What the request does not fulfil; nothing if the policy is about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        wants: Option<String>,
+        /// Whether it is on trial.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        trial: bool,
+    },
+    /// Rules were asked as a whole.
+    Admission {
+        /// The rules.
+        rules: String,
+        /// Whether they let the request in.
+        allowed: bool,
+        /// The policy that decided it, if one did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        policy: Option<String>,
+        /// Whether they are on trial.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        trial: bool,
+    },
     /// The virtual host was chosen.
     VirtualHost {
         /// The route configuration.
@@ -101,6 +134,23 @@ pub enum Step {
 
 impl Trace for Recording {
     const ON: bool = true;
+
+    fn policy(&mut self, rbac: &Rbac, policy: &AccessPolicy, missed: Option<Half>, is_trial: bool) {
+        let shown =
+            |checks: &[crate::tables::Check]| checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or ");
+        let wants = missed.map(|half| match half {
+            Half::Permissions => shown(&policy.permissions),
+            Half::Principals => shown(&policy.principals),
+        });
+        let (rules, policy) = (rbac.name.to_string(), policy.name.to_string());
+        self.steps.push(Step::Policy { rules, policy, wants, trial: is_trial });
+    }
+
+    fn admission(&mut self, rbac: &Rbac, verdict: Result<Option<&str>, Denied<'_>>, is_trial: bool) {
+        let policy = verdict.map_or_else(|denied| denied.policy, |policy| policy).map(str::to_owned);
+        let rules = rbac.name.to_string();
+        self.steps.push(Step::Admission { rules, allowed: verdict.is_ok(), policy, trial: is_trial });
+    }
 
     fn virtual_host(&mut self, table: &Name, host: &VirtualHost, domain: &Domain) {
         self.steps.push(Step::VirtualHost {

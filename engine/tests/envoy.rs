@@ -77,6 +77,9 @@ fn envoy_accepts_everything_that_is_generated() {
     for (name, node) in [("sidecar", sidecar(&model, "reviews", "v2")), ("gateway", gateway())] {
         validate(name, &bootstrap_of(&generate::everything(&model, &node))).unwrap();
     }
+    model.access = model_with(&samples(&ACCESS)).access;
+    let guarded = sidecar(&model, "productpage", "v1");
+    validate("guarded", &bootstrap_of(&generate::everything(&model, &guarded))).unwrap();
 }
 
 #[test]

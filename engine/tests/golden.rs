@@ -41,6 +41,15 @@ fn resources_for_bookinfo_are_those_of_the_golden_files() {
     assert!(differing.is_empty(), "{differing:?} differ; BLESS=1 rewrites them");
 }
 
+#[test]
+fn the_guards_before_an_application_are_those_of_the_golden_file() {
+    let model = model_with(&samples(&ACCESS));
+    let node = sidecar(&model, "productpage", "v1");
+    let listener = generate::listener(&model, &node, "virtual_inbound").unwrap();
+    let shown = to_json(Kind::Listener, &listener.body).unwrap();
+    assert_eq!(compare("productpage-v1-access-lds.json", &shown), None, "it differs; BLESS=1 rewrites it");
+}
+
 /// Gives the file's name if it says something else.
 fn compare(file: &str, found: &Value) -> Option<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);

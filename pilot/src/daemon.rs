@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::debug::{self, Debug};
+use crate::keys::{Fetcher, Follower, KeySets};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::settings::{Listen, Settings};
@@ -114,6 +115,15 @@ impl Pilot {
         let (changes, receiver) = mpsc::channel(kubernetes::QUEUE);
         kubernetes::watch(&client, &tasks, &changes);
         let registry = Registry::new(settings.mesh.clone());
+        let keys = KeySets::default();
+        let follower = Follower {
+            fetcher: Fetcher::of_machine(settings.allows_local_keys),
+            wanted: registry.wanted_keys(),
+            changes: changes.clone(),
+            state: keys.clone(),
+        };
+        tasks.spawn("keys", follower.run(tasks.token().clone()));
+        registered.register(|registry| registry.register_collector(Box::new(keys.clone())));
         tasks.spawn_vital("registry", {
             let running = registry.run(receiver, publisher, metrics.clone(), tasks.token().clone());
             async move {
@@ -136,8 +146,15 @@ impl Pilot {
         };
         xds::serve(ads, xds_listener, &certificate, &tasks)?;
         let injection = injection(&settings, certificate.clone());
-        let debugging =
-            Debug { authenticator, identity, snapshots: snapshots.clone(), proxies: proxies.clone(), name, logging };
+        let debugging = Debug {
+            authenticator,
+            identity,
+            snapshots: snapshots.clone(),
+            proxies: proxies.clone(),
+            keys,
+            name,
+            logging,
+        };
         let routers = [(webhooks, webhook::router(injection)), (debug, debug::router(debugging, registered.router()))];
         for (listener, router) in routers {
             let listener =

@@ -4,6 +4,7 @@
 mod applied;
 mod summary;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::messages::{self, ProxyResources};
@@ -15,6 +16,7 @@ use axum::{Json, Router};
 use http::{StatusCode, header};
 use runtime::logging::{self, Logging};
 
+use crate::keys::KeySets;
 use crate::snapshot::Snapshots;
 use crate::xds::{OwnIdentity, Proxies};
 use runtime::token::{Authenticator, Refusal};
@@ -30,6 +32,8 @@ pub struct Debug {
     pub identity: OwnIdentity,
     /// Who is connected.
     pub proxies: Proxies,
+    /// Keys of issuers.
+    pub keys: KeySets,
     /// Pilot's pod.
     pub name: Arc<str>,
     /// The process's log, when it is ours.
@@ -45,6 +49,7 @@ pub fn router(debug: Debug, metrics: Router) -> Router {
         .route("/v1/snapshot", get(snapshot))
         .merge(logging::router(debug.logging.clone()))
         .route("/v1/renew", post(renew))
+        .route("/v1/keys", get(keys))
         .layer(middleware::from_fn_with_state(debug.clone(), authenticated));
     let open = Router::new().route("/readyz", get(ready));
     guarded.merge(open).with_state(debug).merge(metrics)
@@ -86,6 +91,10 @@ async fn resources(State(debug): State<Debug>, Query(OneProxy { proxy }): Query<
 struct OneProxy {
     /// `pod.namespace`.
     proxy: String,
+}
+
+async fn keys(State(debug): State<Debug>, Query(_): Query<Nothing>) -> Json<BTreeMap<String, crate::keys::State>> {
+    Json(debug.keys.all())
 }
 
 async fn snapshot(State(debug): State<Debug>, Query(_): Query<Nothing>) -> Json<summary::Summary> {

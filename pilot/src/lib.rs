@@ -3,6 +3,7 @@
 pub mod daemon;
 pub mod debug;
 pub mod hash;
+pub mod keys;
 pub mod metrics;
 pub mod registry;
 pub mod resource;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use api::model::Mesh;
 use api::registry::{Id, Resource};
 use runtime::CancellationToken;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 pub use self::nodes::Nodes;
@@ -39,6 +39,10 @@ pub struct Registry {
     objects: Arc<Objects>,
     /// Resources of which the source has not said yet what there is.
     missing: BTreeSet<Resource>,
+    /// Where the keys of issuers are: told to who fetches them.
+    wanted_keys: watch::Sender<BTreeSet<String>>,
+    /// Where they were fetched from at least once, well or not.
+    tried_keys: BTreeSet<String>,
 }
 
 impl Registry {
@@ -50,7 +54,29 @@ impl Registry {
             nodes: Nodes::default(),
             objects: Arc::default(),
             missing: Resource::ALL.into_iter().collect(),
+            wanted_keys: watch::Sender::default(),
+            tried_keys: BTreeSet::new(),
         }
+    }
+
+    /// Where the keys of issuers are, for who fetches them.
+    #[must_use]
+    pub fn wanted_keys(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.wanted_keys.subscribe()
+    }
+
+    /// Tells who fetches keys which are wanted; whether one that was never tried is among them.
+    fn want_keys(&mut self) -> bool {
+        let uris = self.world.key_set_uris();
+        self.tried_keys.retain(|uri| uris.contains(uri));
+        let is_fetched = self.wanted_keys.receiver_count() > 0;
+        let is_untried = uris.iter().any(|uri| !self.tried_keys.contains(uri));
+        self.wanted_keys.send_if_modified(|known| {
+            let differs = *known != uris;
+            *known = uris;
+            differs
+        });
+        is_fetched && is_untried
     }
 
     /// Takes in and publishes until cancelled, or until no source is left.
@@ -72,7 +98,9 @@ impl Registry {
                 self.take_in(change, serial);
                 batch += 1;
             }
-            if !self.missing.is_empty() {
+            let is_awaiting_keys = self.want_keys();
+            // The first snapshot does not take keys away from proxies that had them from the Pilot before.
+            if !self.missing.is_empty() || (serial == 1 && is_awaiting_keys) {
                 continue;
             }
             let begun = Instant::now();
@@ -103,6 +131,11 @@ impl Registry {
                 if objects::is_ours(resource) {
                     Arc::make_mut(&mut self.objects).set(resource, &object, serial, &self.world);
                 }
+            }
+            Change::KeySet(uri, fetched) => {
+                self.world.take_key_set(&uri, fetched);
+                self.tried_keys.insert(uri);
+                Arc::make_mut(&mut self.objects).refresh(&self.world);
             }
             Change::Gone(resource, object) => {
                 let id = Id { resource, key: key_of(&object) };

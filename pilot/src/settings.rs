@@ -46,6 +46,8 @@ pub struct Settings {
     pub account: (String, String),
     /// Where to serve ADS, the webhooks and the debug port.
     pub listen: Listen,
+    /// Whether keys of issuers may be fetched from this machine and its own link.
+    pub allows_local_keys: bool,
     /// Log filter.
     pub log: String,
     /// How log lines look.
@@ -100,6 +102,7 @@ impl Settings {
                 webhooks: at(pilot_port::WEBHOOKS),
                 debug: at(pilot_port::DEBUG),
             },
+            allows_local_keys: env.parse("MESH_JWKS_ALLOW_LOCAL", "true or false")?.unwrap_or_default(),
             log: env.text_or("MESH_LOG", "info")?,
             log_format: env.parse("MESH_LOG_FORMAT", "text or json")?.unwrap_or_default(),
             drain: env.seconds_or("MESH_DRAIN_SECONDS", Duration::from_secs(5))?,

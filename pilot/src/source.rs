@@ -3,6 +3,8 @@
 
 pub mod kubernetes;
 
+use std::sync::Arc;
+
 use api::model::Key;
 use api::registry::Resource;
 use serde_json::Value as Json;
@@ -16,6 +18,8 @@ pub enum Change {
     Set(Resource, Json),
     /// One is gone.
     Gone(Resource, Json),
+    /// A key set was fetched, or could not be.
+    KeySet(String, Result<Arc<str>, String>),
 }
 
 /// Namespace and name of an object.

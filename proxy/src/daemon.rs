@@ -110,6 +110,7 @@ impl Daemon {
         let path = data_path(&settings, mark, &snapshots, &drain)?;
         metrics.register(|registry| {
             registry.register_collector(Box::new(Arc::clone(path.metrics())));
+            registry.register_collector(Box::new(path.admissions()));
             registry.register_collector(Box::new(PathMetrics(Arc::clone(&path))));
         });
         background.spawn_until_cancelled("sweep", Arc::clone(&path).sweep());
@@ -268,6 +269,7 @@ fn data_path(
         mark,
         identity,
         access_log,
+        explain_denials: settings.explain_denials,
         tracing: settings.tracing,
         max_series: settings.max_series,
         limits: Limits { head: limits.head_bytes, fields: limits.headers },

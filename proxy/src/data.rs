@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
 use crate::admission::Admission;
+use crate::authorise::{Authoriser, Refusal};
 use crate::codec::Limits;
 use crate::connect::Connector;
 use crate::failure::Failure;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub identity: Identity,
     /// Where requests are logged; `None` is nowhere.
     pub access_log: Option<AccessLog>,
+    /// Whether a caller that is refused is told by which policy.
+    pub explain_denials: bool,
     /// How traces begin and are told of.
     pub tracing: Tracing,
     /// Kinds of traffic that are counted apart.
@@ -88,6 +91,7 @@ impl Default for Settings {
             mark: None,
             identity: Identity::default(),
             access_log: None,
+            explain_denials: false,
             tracing: Tracing::default(),
             max_series: MAX_SERIES,
             limits: Limits::default(),
@@ -114,6 +118,7 @@ pub struct DataPath {
     pub(crate) h2: H2,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) authoriser: Authoriser,
     pub(crate) tracing: Tracing,
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,
@@ -139,6 +144,7 @@ impl DataPath {
             h2: settings.h2,
             metrics: Metrics::with(settings.identity, Arc::clone(&tables), settings.max_series, admission),
             access_log: settings.access_log,
+            authoriser: Authoriser::new(settings.explain_denials),
             tracing: settings.tracing,
             limits: settings.limits,
             idle_timeout: settings.idle_timeout,
@@ -152,6 +158,12 @@ impl DataPath {
             refused: Arc::new(original_destinations("-")),
             tables,
         })
+    }
+
+    /// How often rules have refused, to be registered as a collector.
+    #[must_use]
+    pub fn admissions(&self) -> crate::authorise::Collected {
+        crate::authorise::Collected(Arc::clone(&self.authoriser.counters))
     }
 
     /// The counters, to be registered as a collector.
@@ -291,6 +303,14 @@ impl DataPath {
         let mut report = TcpReport::new(self, (edge, arrival), &self.refused);
         report.failure = Some(failure);
         Err(failure)
+    }
+
+    /// Tells of a connection that rules keep out, and that nothing was done for.
+    pub(crate) fn keep_out(&self, edge: Edge, arrival: &Arrival, refusal: Refusal) -> Result<(), Failure> {
+        let mut report = TcpReport::new(self, (edge, arrival), &self.refused);
+        report.failure = Some(refusal.failure);
+        report.details = refusal.details;
+        Err(refusal.failure)
     }
 
     /// Where a connection came in, and where it was going.

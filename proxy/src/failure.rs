@@ -64,6 +64,12 @@ pub enum Failure {
     /// It asks for a tunnel where there are none, or for another protocol of a service that speaks HTTP/2 only.
     #[error("the connection cannot become here what the request asks for")]
     UpgradeRefused,
+    /// Rules keep it out.
+    #[error("RBAC: access denied")]
+    PolicyDenied,
+    /// It needs a token that is missing, or no good.
+    #[error("{0}")]
+    Unauthenticated(engine::token::TokenError),
     /// The caller has gone.
     #[error("the caller closed the connection")]
     DownstreamClosed,
@@ -93,6 +99,8 @@ impl Failure {
             Failure::SlowRequest | Failure::SlowBody => "slow_request",
             Failure::SlowReader => "slow_reader",
             Failure::UpgradeRefused => "upgrade_refused",
+            Failure::PolicyDenied => "policy_denied",
+            Failure::Unauthenticated(_) => "unauthenticated",
             Failure::DownstreamClosed => "downstream_closed",
             Failure::Loop => "loop",
             Failure::Draining => "draining",
@@ -114,8 +122,9 @@ impl Failure {
             Failure::FaultAbort(_) => "FI",
             Failure::BadRequest(_) | Failure::BadPath(_) | Failure::BadAuthority | Failure::UpgradeRefused => "DPE",
             Failure::SlowRequest | Failure::SlowBody | Failure::SlowReader => "SI",
+            Failure::Unauthenticated(_) => "UAEX",
             Failure::DownstreamClosed => "DC",
-            Failure::Loop | Failure::Draining => "-",
+            Failure::PolicyDenied | Failure::Loop | Failure::Draining => "-",
         }
     }
 
@@ -145,10 +154,22 @@ impl Failure {
             Failure::Timeout => 504,
             Failure::BadRequest(malformed) => malformed.status(),
             Failure::BadPath(_) | Failure::BadAuthority => 400,
+            Failure::PolicyDenied => 403,
+            Failure::Unauthenticated(_) => 401,
             Failure::SlowRequest | Failure::SlowBody | Failure::SlowReader => 408,
             Failure::UpgradeRefused => 501,
             Failure::Loop => 508,
             Failure::DownstreamClosed => 0,
+        }
+    }
+
+    /// What a client that lacks a good token is told to bring (RFC 6750).
+    #[must_use]
+    pub fn challenge(self) -> Option<&'static str> {
+        match self {
+            Failure::Unauthenticated(engine::token::TokenError::Missing) => Some("Bearer"),
+            Failure::Unauthenticated(_) => Some("Bearer error=\"invalid_token\""),
+            _ => None,
         }
     }
 
@@ -166,6 +187,8 @@ impl Failure {
             | Failure::SlowBody
             | Failure::SlowReader
             | Failure::UpgradeRefused
+            | Failure::PolicyDenied
+            | Failure::Unauthenticated(_)
             | Failure::DownstreamClosed => Fault::Caller,
             Failure::NoRoute(_)
             | Failure::NoCluster(_)
@@ -216,6 +239,8 @@ pub fn long_flag(flag: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use engine::token::TokenError;
+
     use super::*;
 
     #[test]
@@ -233,6 +258,8 @@ mod tests {
             (Failure::UpgradeRefused, "upgrade_refused", "DPE", 501, Fault::Caller),
             (Failure::SlowReader, "slow_reader", "SI", 408, Fault::Caller),
             (Failure::DownstreamClosed, "downstream_closed", "DC", 0, Fault::Caller),
+            (Failure::PolicyDenied, "policy_denied", "-", 403, Fault::Caller),
+            (Failure::Unauthenticated(TokenError::Expired), "unauthenticated", "UAEX", 401, Fault::Caller),
         ] {
             assert_eq!(
                 (failure.code(), failure.flag(), failure.status(), failure.fault()),

@@ -5,6 +5,7 @@ pub(crate) mod h2;
 use std::io::Write as _;
 use std::net::IpAddr;
 
+use crate::authorise::Handover;
 use crate::codec::{Field, Kind, Request, Response, Version};
 use crate::trace_context::{TraceContext, TraceField};
 
@@ -36,11 +37,13 @@ pub struct RequestChanges<'a> {
     pub trace: Option<&'a TraceContext>,
     /// The protocol that it asks to switch to.
     pub upgrade: Option<&'a [u8]>,
+    /// What tokens change in it.
+    pub handover: Handover<'a>,
 }
 
 /// Appends the head of a request as it goes to the upstream.
 pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes: &RequestChanges<'_>) {
-    let RequestChanges { path, authority, edge, peer, request_id, trace, upgrade } = changes;
+    let RequestChanges { path, authority, edge, peer, request_id, trace, upgrade, handover } = changes;
     for part in [request.method.of(head), b" ", path, b" HTTP/1.1\r\nHost: ", authority, b"\r\n"] {
         out.extend_from_slice(part);
     }
@@ -54,7 +57,7 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes:
             Kind::Trace(_) => trace.is_none(),
             kind => !kind.is_hop(),
         };
-        if stays && !field.is_nominated {
+        if stays && !field.is_nominated && handover.keeps(field.name.of(head)) {
             write_field(out, field, head);
         }
     }
@@ -76,6 +79,11 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes:
     if let Some(id) = request_id {
         for part in [&b"X-Request-Id: "[..], id, b"\r\n"] {
             out.extend_from_slice(part);
+        }
+    }
+    for (name, value) in handover.added() {
+        for part in [name, ": ", value, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
         }
     }
     if let Some(trace) = trace {
@@ -205,8 +213,17 @@ mod tests {
         parse_request(text.as_bytes(), end, &limits, &mut request).expect("valid");
         let mut out = Vec::new();
         let peer = IpAddr::from([10, 0, 0, 9]);
-        let changes =
-            RequestChanges { path: b"/to", authority: b"b", edge, peer, request_id, trace: None, upgrade: None };
+        let handover = Handover::default();
+        let changes = RequestChanges {
+            path: b"/to",
+            authority: b"b",
+            edge,
+            peer,
+            request_id,
+            trace: None,
+            upgrade: None,
+            handover,
+        };
         write_request(&mut out, &request, text.as_bytes(), &changes);
         String::from_utf8(out).expect("text")
     }

@@ -139,6 +139,7 @@ impl<'p> Session<'p> {
 
     /// Carries out what was decided for a request, and tells of it.
     async fn serve_decided(&mut self, decided: &Decided<'_>, down: &mut Side<'_>, mut report: Report) -> Next {
+        report.details.clone_from(&decided.details);
         let served = self.carry_out(decided, down, &mut report).await;
         report.tell(&self.told(), &self.note, decided.route);
         served
@@ -177,7 +178,10 @@ impl<'p> Session<'p> {
         if failure.status() == 0 {
             return Next::Close;
         }
-        let text = format!("{}: {failure}", failure.code());
+        let mut text = format!("{}: {failure}", failure.code());
+        if self.path.authoriser.explains && !report.details.is_empty() {
+            text.push_str(&format!(", by {}", report.details));
+        }
         if let Some(grpc) = &mut report.grpc {
             let status = reply::grpc_status(failure.status());
             grpc.status = Some(status);
@@ -190,9 +194,15 @@ impl<'p> Session<'p> {
             ];
             return self.answer(Reply { status: 200, fields: &fields, body: &[] }, down, report).await;
         }
-        let fields = [("x-mesh-failure", failure.code()), ("Content-Type", "text/plain")];
+        let challenge = failure.challenge();
+        let fields = [
+            ("x-mesh-failure", failure.code()),
+            ("Content-Type", "text/plain"),
+            ("WWW-Authenticate", challenge.unwrap_or_default()),
+        ];
+        let fields = if challenge.is_some() { &fields[..] } else { &fields[..2] };
         let body = text + "\n";
-        self.answer(Reply { status: failure.status(), fields: &fields, body: body.as_bytes() }, down, report).await
+        self.answer(Reply { status: failure.status(), fields, body: body.as_bytes() }, down, report).await
     }
 
     /// Answers by the proxy itself. A connection goes on unless the client still sends.

@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod admin;
 mod admission;
 pub mod app_probe;
+pub mod authorise;
 mod buffer;
 pub mod codec;
 mod conn;

@@ -49,6 +49,8 @@ pub(crate) struct Report {
     pub(crate) attempts: u32,
     /// What a call of gRPC has beside its bytes.
     pub(crate) grpc: Option<Grpc>,
+    /// Which rules and policy refused it; empty for none.
+    pub(crate) details: String,
 }
 
 /// What is told of a call of gRPC.
@@ -80,6 +82,7 @@ impl Report {
             upstream_local: None,
             attempts: 0,
             grpc: None,
+            details: String::new(),
         }
     }
 
@@ -135,6 +138,7 @@ impl Report {
             route,
             server_name: "",
             grpc_status: grpc.status,
+            details: &self.details,
         };
         path.log(&entry);
     }
@@ -170,6 +174,8 @@ pub(crate) struct TcpReport<'p> {
     pub(crate) server_name: Option<Box<str>>,
     /// Whether it is taken for opaque because nobody had said anything.
     pub(crate) was_silent: bool,
+    /// Which rules refused it; empty for none.
+    pub(crate) details: String,
 }
 
 impl<'p> TcpReport<'p> {
@@ -188,6 +194,7 @@ impl<'p> TcpReport<'p> {
             bytes: (0, 0),
             server_name: None,
             was_silent: false,
+            details: String::new(),
         }
     }
 
@@ -261,6 +268,7 @@ impl Drop for TcpReport<'_> {
             route: "",
             server_name: self.server_name.as_deref().unwrap_or_default(),
             grpc_status: None,
+            details: &self.details,
         };
         self.path.log(&entry);
     }

@@ -62,6 +62,8 @@ pub struct Settings {
     pub access_log: String,
     /// What a line of it looks like.
     pub access_log_format: AccessLogFormat,
+    /// Whether a caller that is refused is told by which policy.
+    pub explain_denials: bool,
     /// How traces begin and are told of.
     pub tracing: Tracing,
     /// Kinds of traffic that metrics count apart.
@@ -195,6 +197,7 @@ impl Settings {
             drain: env.seconds_or("MESH_DRAIN_SECONDS", Duration::from_secs(5))?,
             access_log: env.text_or("MESH_ACCESS_LOG", "/dev/stdout")?,
             access_log_format: AccessLogFormat::read(env)?,
+            explain_denials: env.parse("MESH_EXPLAIN_DENIALS", "true or false")?.unwrap_or_default(),
             tracing: Tracing {
                 rate: env.parse("MESH_TRACE_SAMPLING", "a share of requests")?.unwrap_or_default(),
                 formats: env.parse("MESH_TRACE_FORMATS", "a list of formats of trace headers")?.unwrap_or_default(),

@@ -30,6 +30,9 @@ pub(crate) async fn serve(
     (edge, arrival): (Edge, Arrival),
     (conn, found): (Conn, Found),
 ) -> Result<(), Failure> {
+    if let Err(refusal) = path.authoriser.admit(&tcp.rbac, &arrival) {
+        return path.keep_out(edge, &arrival, refusal);
+    }
     let Some(cluster) = decide_tcp(tables, tcp, &mut upstream::dice, &mut NoTrace) else {
         return path.refuse(edge, &arrival, Failure::NoCluster(503));
     };

@@ -3,6 +3,8 @@
 #![expect(unreachable_pub, reason = "a test has no outside")]
 #![allow(missing_docs, reason = "the harness is read with the tests")]
 
+#[path = "data/access.rs"]
+mod access;
 #[path = "data/bodies.rs"]
 mod bodies;
 #[path = "data/breakers.rs"]

@@ -69,6 +69,8 @@ pub enum What {
     Redirect(u16, String),
     /// It is answered with a fault's status.
     Abort(u16),
+    /// These rules do not let it in.
+    Denied(String),
     /// Nothing is for it.
     NoRoute,
     /// Something that no rule makes today.
@@ -143,6 +145,7 @@ impl Proxy {
             }
             Outcome::Redirect(redirected) => What::Redirect(redirected.status(), redirected.location(&request)),
             Outcome::Abort(aborted) => What::Abort(aborted.status),
+            Outcome::Denied(denied) => What::Denied(denied.to_string()),
             Outcome::Unrouted(_) => What::NoRoute,
             Outcome::Direct(_) | Outcome::NoCluster { .. } => What::Other(format!("{:?}", decision.outcome)),
         };
@@ -171,6 +174,7 @@ impl Decided {
             }
             What::Redirect(status, to) => line.cluster == "-" && line.status == *status && location == to,
             What::Abort(status) => line.code == "fault_abort" && line.status == *status,
+            What::Denied(_) => line.code == "policy_denied" && line.status == 403,
             What::NoRoute => line.code == "no_route" && line.status == 404,
             What::Other(_) => false,
         };

@@ -24,19 +24,47 @@ pub enum Resource {
         /// Whether it is the classic group's.
         classic: bool,
     },
+    /// What may be done.
+    ServiceRole {
+        /// Whether it is the classic group's.
+        classic: bool,
+    },
+    /// Who may do it.
+    ServiceRoleBinding {
+        /// Whether it is the classic group's.
+        classic: bool,
+    },
+    /// Where roles are in force.
+    RbacConfig {
+        /// Whether it is the classic group's.
+        classic: bool,
+    },
+    /// How callers prove who they are.
+    AuthenticationPolicy {
+        /// Whether it is the classic group's.
+        classic: bool,
+    },
 }
 
 impl Resource {
     /// All of them; the classic group's are served only where they were asked for.
-    pub const ALL: [Resource; 8] = [
+    pub const ALL: [Resource; 16] = [
         Resource::Service,
         Resource::EndpointSlice,
         Resource::Pod,
         Resource::Ingress,
         Resource::RouteRule { classic: false },
         Resource::DestinationPolicy { classic: false },
+        Resource::ServiceRole { classic: false },
+        Resource::ServiceRoleBinding { classic: false },
+        Resource::RbacConfig { classic: false },
+        Resource::AuthenticationPolicy { classic: false },
         Resource::RouteRule { classic: true },
         Resource::DestinationPolicy { classic: true },
+        Resource::ServiceRole { classic: true },
+        Resource::ServiceRoleBinding { classic: true },
+        Resource::RbacConfig { classic: true },
+        Resource::AuthenticationPolicy { classic: true },
     ];
 
     /// The resource of an object, by its `apiVersion` and `kind`; `None` if the model is not made of it.
@@ -51,6 +79,10 @@ impl Resource {
             ("networking.k8s.io" | "extensions", "Ingress") => Resource::Ingress,
             (GROUP | CLASSIC_GROUP, "RouteRule") => Resource::RouteRule { classic },
             (GROUP | CLASSIC_GROUP, "DestinationPolicy") => Resource::DestinationPolicy { classic },
+            (GROUP | CLASSIC_GROUP, "ServiceRole") => Resource::ServiceRole { classic },
+            (GROUP | CLASSIC_GROUP, "ServiceRoleBinding") => Resource::ServiceRoleBinding { classic },
+            (GROUP | CLASSIC_GROUP, "RbacConfig") => Resource::RbacConfig { classic },
+            (GROUP | CLASSIC_GROUP, "AuthenticationPolicy") => Resource::AuthenticationPolicy { classic },
             _ => return None,
         })
     }
@@ -62,8 +94,8 @@ impl Resource {
             Resource::Service | Resource::Pod => "",
             Resource::EndpointSlice => "discovery.k8s.io",
             Resource::Ingress => "networking.k8s.io",
-            Resource::RouteRule { classic } | Resource::DestinationPolicy { classic } => {
-                if classic {
+            ours => {
+                if ours.is_classic() {
                     CLASSIC_GROUP
                 } else {
                     GROUP
@@ -76,7 +108,7 @@ impl Resource {
     #[must_use]
     pub fn version(self) -> &'static str {
         match self {
-            Resource::RouteRule { .. } | Resource::DestinationPolicy { .. } => VERSION,
+            ours if ours.is_ours() => VERSION,
             _ => "v1",
         }
     }
@@ -100,6 +132,10 @@ impl Resource {
             Resource::Ingress => "Ingress",
             Resource::RouteRule { .. } => "RouteRule",
             Resource::DestinationPolicy { .. } => "DestinationPolicy",
+            Resource::ServiceRole { .. } => "ServiceRole",
+            Resource::ServiceRoleBinding { .. } => "ServiceRoleBinding",
+            Resource::RbacConfig { .. } => "RbacConfig",
+            Resource::AuthenticationPolicy { .. } => "AuthenticationPolicy",
         }
     }
 
@@ -113,13 +149,35 @@ impl Resource {
             Resource::Ingress => "ingresses",
             Resource::RouteRule { .. } => "routerules",
             Resource::DestinationPolicy { .. } => "destinationpolicies",
+            Resource::ServiceRole { .. } => "serviceroles",
+            Resource::ServiceRoleBinding { .. } => "servicerolebindings",
+            Resource::RbacConfig { .. } => "rbacconfigs",
+            Resource::AuthenticationPolicy { .. } => "authenticationpolicies",
         }
     }
 
-    fn in_group(self, classic: bool) -> Resource {
+    /// Whether its objects are of the mesh's own kinds.
+    #[must_use]
+    pub fn is_ours(self) -> bool {
+        !matches!(self, Resource::Service | Resource::EndpointSlice | Resource::Pod | Resource::Ingress)
+    }
+
+    /// Whether it is the classic group's.
+    #[must_use]
+    pub fn is_classic(self) -> bool {
+        self == self.in_group(true) && self.is_ours()
+    }
+
+    /// The same of our group, or of the classic one. Resources of Kubernetes have no twin.
+    #[must_use]
+    pub fn in_group(self, classic: bool) -> Resource {
         match self {
             Resource::RouteRule { .. } => Resource::RouteRule { classic },
             Resource::DestinationPolicy { .. } => Resource::DestinationPolicy { classic },
+            Resource::ServiceRole { .. } => Resource::ServiceRole { classic },
+            Resource::ServiceRoleBinding { .. } => Resource::ServiceRoleBinding { classic },
+            Resource::RbacConfig { .. } => Resource::RbacConfig { classic },
+            Resource::AuthenticationPolicy { .. } => Resource::AuthenticationPolicy { classic },
             other => other,
         }
     }

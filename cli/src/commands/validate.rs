@@ -36,7 +36,8 @@ pub struct ValidateArgs {
 /// When a file cannot be read or anything in it is wrong.
 pub fn run(app: &App, args: &ValidateArgs) -> Result<(), Error> {
     let sources = objects::sources(&args.files)?;
-    let parsed = objects::parse(&sources);
+    let mut parsed = objects::parse(&sources);
+    parsed.doubt();
     let errors = parsed.problems.iter().filter(|p| p.is_error()).count();
     let warnings = parsed.problems.len() - errors;
     let is_valid = errors == 0 && (!args.strict || warnings == 0);

@@ -21,6 +21,7 @@ fn help_of_every_command_has_examples_and_exit_codes() {
         &["proxy-config"],
         &["install"],
         &["uninstall"],
+        &["authz", "check"],
         &["version"],
         &["local"],
         &["local", "up"],

@@ -4,9 +4,9 @@ use std::mem::take;
 use std::sync::Arc;
 
 use super::strict::{At, Refusal, duration, nothing_left, typed};
-use super::{cluster, fault, route, route_action};
+use super::{access, cluster, fault, route, route_action, tokens};
 use crate::proto::{extension, hcm as pb, protobuf, router, tcp_proxy};
-use crate::tables::{Fault, Http, Name, PathPolicy, Routes, Slashes, Tcp, Upgrades, WeightedCluster};
+use crate::tables::{Access, Fault, Http, Name, PathPolicy, Rbac, Routes, Slashes, Tcp, Upgrades, WeightedCluster};
 
 use pb::http_connection_manager::{CodecType, PathWithEscapedSlashesAction, RouteSpecifier};
 
@@ -31,7 +31,7 @@ pub(super) fn manager(any: &protobuf::Any) -> Result<Http, Refusal> {
         Some(RouteSpecifier::ScopedRoutes(_)) => return Err(Refusal::not_in_force("scoped_routes")),
         None => return Err(Refusal::invalid("there are neither `rds` nor `route_config`")),
     };
-    let (faults, default_fault) = filters(take(&mut message.http_filters))?;
+    let Filters { access, faults, default_fault } = filters(take(&mut message.http_filters))?;
     let path = path_policy(&mut message)?;
     let mut common = message.common_http_protocol_options.take().unwrap_or_default();
     let idle_timeout = duration(common.idle_timeout.take()).at("common_http_protocol_options.idle_timeout")?;
@@ -39,7 +39,7 @@ pub(super) fn manager(any: &protobuf::Any) -> Result<Http, Refusal> {
     let is_edge = message.use_remote_address.take().is_some_and(|edge| edge.value);
     let upgrades = upgrades(take(&mut message.upgrade_configs))?;
     nothing_left(&message)?;
-    Ok(Http { stat_prefix, routes, faults, default_fault, path, idle_timeout, is_edge, upgrades })
+    Ok(Http { stat_prefix, routes, access, faults, default_fault, path, idle_timeout, is_edge, upgrades })
 }
 
 /// Protocols that connections may switch to, and CONNECT, which Envoy counts among them.
@@ -70,17 +70,25 @@ fn upgrades(configs: Vec<pb::http_connection_manager::UpgradeConfig>) -> Result<
     Ok(upgrades)
 }
 
-/// Filters: faults any number of times before the router, which is last. The second fault filter would draw again, so
-/// there is at most one.
-fn filters(filters: Vec<pb::HttpFilter>) -> Result<(bool, Option<Fault>), Refusal> {
-    let (mut faults, mut default_fault) = (false, None);
+/// What the filters before the router do.
+#[derive(Default)]
+struct Filters {
+    access: Access,
+    faults: bool,
+    default_fault: Option<Fault>,
+}
+
+/// Filters, in the only order in which they make sense: tokens are verified, rules look at them, faults are injected,
+/// and the router is last. A second fault filter would draw again, so there is at most one, and so it is with tokens.
+fn filters(filters: Vec<pb::HttpFilter>) -> Result<Filters, Refusal> {
+    let mut found = Filters::default();
     let count = filters.len();
     if count == 0 {
         return Err(Refusal::invalid("`http_filters` is empty: the router is missing"));
     }
     for (nth, mut filter) in filters.into_iter().enumerate() {
         let mut read = || {
-            filter.name.clear();
+            let name = take(&mut filter.name);
             let Some(pb::http_filter::ConfigType::TypedConfig(any)) = filter.config_type.take() else {
                 return Err(Refusal::not_in_force("a filter without typed_config"));
             };
@@ -91,9 +99,20 @@ fn filters(filters: Vec<pb::HttpFilter>) -> Result<(bool, Option<Fault>), Refusa
                 }
                 url if url == extension::ROUTER.1 => Err(Refusal::invalid("the router is not the last filter")),
                 _ if nth + 1 == count => Err(Refusal::invalid("the last filter is not the router")),
-                url if url == extension::FAULT.1 && !faults => {
-                    faults = true;
-                    default_fault = fault::fault(&any)?;
+                url if url == extension::JWT.1 && found.access.is_open() && !found.faults => {
+                    found.access.tokens = Some(Arc::new(tokens::compile(&any)?));
+                    Ok(())
+                }
+                url if url == extension::RBAC.1 && !found.faults => {
+                    found.access.rbac.push(access::http(&name, &any)?);
+                    Ok(())
+                }
+                url if url == extension::JWT.1 || url == extension::RBAC.1 => Err(Refusal::invalid(format!(
+                    "`{name}` is out of order: tokens are verified first and once, then come rules, then faults"
+                ))),
+                url if url == extension::FAULT.1 && !found.faults => {
+                    found.faults = true;
+                    found.default_fault = fault::fault(&any)?;
                     Ok(())
                 }
                 url => Err(Refusal::not_in_force(url)),
@@ -101,7 +120,7 @@ fn filters(filters: Vec<pb::HttpFilter>) -> Result<(bool, Option<Fault>), Refusa
         };
         read().at_nth("http_filters", nth)?;
     }
-    Ok((faults, default_fault))
+    Ok(found)
 }
 
 /// Paths are always normalised, so that `normalize_path: false` is refused.
@@ -125,7 +144,7 @@ fn path_policy(message: &mut pb::HttpConnectionManager) -> Result<PathPolicy, Re
 }
 
 /// Compiles how bytes are passed.
-pub(super) fn tcp(any: &protobuf::Any) -> Result<Tcp, Refusal> {
+pub(super) fn tcp(any: &protobuf::Any, rbac: Vec<Rbac>) -> Result<Tcp, Refusal> {
     use tcp_proxy::tcp_proxy::ClusterSpecifier;
     let mut message: tcp_proxy::TcpProxy = typed(any, extension::TCP_PROXY.1)?;
     let clusters: Vec<_> = match message.cluster_specifier.take() {
@@ -149,5 +168,5 @@ pub(super) fn tcp(any: &protobuf::Any) -> Result<Tcp, Refusal> {
     let stat_prefix = take(&mut message.stat_prefix).into();
     let idle_timeout = duration(message.idle_timeout.take()).at("idle_timeout")?;
     nothing_left(&message)?;
-    Ok(Tcp { stat_prefix, clusters, idle_timeout })
+    Ok(Tcp { stat_prefix, rbac, clusters, idle_timeout })
 }

@@ -4,10 +4,10 @@ use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::http;
 use super::strict::{At, Refusal, decode, duration, named, nothing_left, port, socket_address, typed};
+use super::{access, http};
 use crate::proto::{core, extension, http_inspector, listener as pb, original_dst, protobuf, tls_inspector};
-use crate::tables::{Chain, ChainMatch, Filter, Listener, Name, Ports, ServerName};
+use crate::tables::{Chain, ChainMatch, Filter, Listener, Name, Ports, Rbac, ServerName};
 
 /// How long the first bytes may take unless the listener says otherwise.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -128,22 +128,38 @@ fn chain(mut message: pb::FilterChain) -> Result<Chain, Refusal> {
     let matches = chain_match(message.filter_chain_match.take()).at("filter_chain_match")?;
     let mut filters = take(&mut message.filters);
     nothing_left(&message)?;
-    let (Some(mut filter), true) = (filters.pop(), filters.is_empty()) else {
-        return Err(Refusal::invalid("a filter chain has exactly one filter: HTTP or TCP"));
+    let Some(last) = filters.pop() else {
+        return Err(Refusal::invalid("a filter chain has a filter that ends it: HTTP or TCP"));
     };
-    filter.name.clear();
-    let Some(pb::filter::ConfigType::TypedConfig(any)) = filter.config_type.take() else {
-        return Err(Refusal::not_in_force("a filter without typed_config")).at_nth("filters", 0);
-    };
-    nothing_left(&filter).at_nth("filters", 0)?;
-    let filter = compiled(&any).at_nth("filters", 0)?;
+    let count = filters.len();
+    let mut rbac = Vec::new();
+    for (nth, filter) in filters.into_iter().enumerate() {
+        let (name, any) = extension_of(filter).at_nth("filters", nth)?;
+        if any.type_url != extension::NETWORK_RBAC.1 {
+            return Err(Refusal::not_in_force(any.type_url)).at_nth("filters", nth);
+        }
+        rbac.push(access::network(&name, &any).at_nth("filters", nth)?);
+    }
+    let filter = extension_of(last).and_then(|(_, any)| terminal(&any, rbac)).at_nth("filters", count)?;
     Ok(Chain { name: name.into(), matches, filter })
 }
 
-fn compiled(any: &protobuf::Any) -> Result<Filter, Refusal> {
+/// A filter's name and configuration.
+fn extension_of(mut filter: pb::Filter) -> Result<(String, protobuf::Any), Refusal> {
+    let name = take(&mut filter.name);
+    let Some(pb::filter::ConfigType::TypedConfig(any)) = filter.config_type.take() else {
+        return Err(Refusal::not_in_force("a filter without typed_config"));
+    };
+    nothing_left(&filter)?;
+    Ok((name, any))
+}
+
+/// The filter that ends a chain.
+fn terminal(any: &protobuf::Any, rbac: Vec<Rbac>) -> Result<Filter, Refusal> {
     match any.type_url.as_str() {
-        url if url == extension::HCM.1 => Ok(Filter::Http(Arc::new(http::manager(any)?))),
-        url if url == extension::TCP_PROXY.1 => Ok(Filter::Tcp(Arc::new(http::tcp(any)?))),
+        url if url == extension::HCM.1 && rbac.is_empty() => Ok(Filter::Http(Arc::new(http::manager(any)?))),
+        url if url == extension::HCM.1 => Err(Refusal::not_in_force("a network RBAC filter before HTTP")),
+        url if url == extension::TCP_PROXY.1 => Ok(Filter::Tcp(Arc::new(http::tcp(any, rbac)?))),
         url => Err(Refusal::not_in_force(url)),
     }
 }

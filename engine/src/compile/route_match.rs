@@ -57,7 +57,8 @@ fn path(specifier: PathSpecifier, ignores_case: bool) -> Result<PathMatch, Refus
     Ok(if ignores_case { PathMatch::IgnoreCase(Box::new(path)) } else { path })
 }
 
-fn header(mut message: pb::HeaderMatcher) -> Result<HeaderMatch, Refusal> {
+/// Compiles a condition on a part of the head.
+pub(super) fn header(mut message: pb::HeaderMatcher) -> Result<HeaderMatch, Refusal> {
     let name = take(&mut message.name).to_ascii_lowercase();
     let subject = match name.as_str() {
         "" => return Err(Refusal::invalid("the header has no name")),
@@ -87,7 +88,8 @@ fn header(mut message: pb::HeaderMatcher) -> Result<HeaderMatch, Refusal> {
     Ok(HeaderMatch { subject, test, invert, missing_is_empty })
 }
 
-fn text(mut message: matcher::StringMatcher) -> Result<Text, Refusal> {
+/// Compiles a comparison of text.
+pub(super) fn text(mut message: matcher::StringMatcher) -> Result<Text, Refusal> {
     let ignores_case = take(&mut message.ignore_case);
     let text = match message.match_pattern.take() {
         None => return Err(Refusal::invalid("nothing is said about the text")),

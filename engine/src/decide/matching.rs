@@ -61,6 +61,15 @@ impl HeaderMatch {
         }
     }
 
+    /// Whether one value of a header that is there fulfils the condition.
+    #[must_use]
+    pub(crate) fn matches_value(&self, value: &[u8]) -> bool {
+        match self.test {
+            HeaderTest::Present(wanted) => wanted != self.invert,
+            _ => self.test.holds(value) != self.invert,
+        }
+    }
+
     fn holds_for<'v>(&self, values: impl Iterator<Item = &'v [u8]>) -> bool {
         let mut values = values.peekable();
         let is_there = values.peek().is_some();

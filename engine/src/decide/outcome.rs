@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::{Admission, Denied};
 use crate::path::{split_query, without_port};
 use crate::request::Request;
 use crate::tables::{
@@ -13,6 +14,8 @@ use crate::tables::{
 /// What happens to a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Decision<'t> {
+    /// Who let it in, or did not.
+    pub admission: Admission<'t>,
     /// The virtual host, if one was found.
     pub virtual_host: Option<&'t VirtualHost>,
     /// The route, if one was found.
@@ -24,8 +27,8 @@ pub struct Decision<'t> {
 }
 
 impl<'t> Decision<'t> {
-    pub(crate) fn unrouted(why: Unrouted) -> Self {
-        Decision { virtual_host: None, route: None, delay: None, outcome: Outcome::Unrouted(why) }
+    pub(crate) fn of(outcome: Outcome<'t>) -> Self {
+        Decision { admission: Admission::default(), virtual_host: None, route: None, delay: None, outcome }
     }
 
     /// Name of the route, empty without one.
@@ -83,6 +86,8 @@ pub enum Outcome<'t> {
     Direct(&'t Direct),
     /// The answer is a fault's.
     Abort(Aborted),
+    /// It is not let in.
+    Denied(Denied<'t>),
     /// Nothing is for it.
     Unrouted(Unrouted),
     /// The route's cluster does not exist.

@@ -22,6 +22,8 @@ pub struct Affected {
     pub endpoints: BTreeSet<Host>,
     /// Whether the gateway's route configuration changed.
     pub gateway: bool,
+    /// Whether it changed who may call what, so that any inbound listener may be touched.
+    pub access: bool,
 }
 
 impl Affected {
@@ -62,6 +64,7 @@ pub fn affected(old: &Model, new: &Model) -> Affected {
         touched.clusters.insert(policy.destination.clone());
         touched.endpoints.insert(policy.destination.clone());
     });
+    touched.access = old.access != new.access;
     changed(&old.ingresses, &new.ingresses, |_, _| touched.gateway = true);
     let behind_gateway =
         |host: &Host| new.ingresses.values().flat_map(|ingress| &ingress.rules).any(|rule| rule.service == *host);

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
-use api::model::{Model, Node, Protocol, Service};
+use api::model::{Host, Model, Node, Protocol, Service};
 
 /// A port at which a workload serves.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct InboundPort<'m> {
     /// The port at the workload.
     pub(super) number: NonZeroU16,
@@ -14,6 +14,8 @@ pub(super) struct InboundPort<'m> {
     pub(super) protocol: Protocol,
     /// The service that it belongs to, for telemetry; the first, if there are several.
     pub(super) service: &'m Service,
+    /// The services that are served there, each with its own port.
+    pub(super) services: Vec<(Host, NonZeroU16)>,
 }
 
 /// Name of a port's cluster, and of its inline route configuration.
@@ -27,7 +29,7 @@ pub(super) fn cluster_name(port: NonZeroU16) -> String {
 /// the service has it, or the service itself does: the listener then stays the same when the workload becomes ready.
 /// Where two services say different things of one port it is found out by the first bytes.
 pub(super) fn ports<'m>(model: &'m Model, node: &Node) -> Vec<InboundPort<'m>> {
-    let mut ports: BTreeMap<NonZeroU16, (Protocol, &Service)> = BTreeMap::new();
+    let mut ports: BTreeMap<NonZeroU16, InboundPort<'m>> = BTreeMap::new();
     for host in &node.services {
         let Some(service) = model.services.get(host) else { continue };
         let endpoints = model.endpoints.get(host).map_or(&[][..], |endpoints| endpoints);
@@ -39,13 +41,17 @@ pub(super) fn ports<'m>(model: &'m Model, node: &Node) -> Vec<InboundPort<'m>> {
             let is_endpoint = own.clone().next().is_some();
             let numbers: Vec<_> = own.map(|e| e.port).chain(others.filter(|_| !is_endpoint)).collect();
             for number in numbers {
-                let (known, _) = ports.entry(number).or_insert((port.protocol, service));
-                if *known != port.protocol {
-                    *known = Protocol::Auto;
+                let new = || InboundPort { number, protocol: port.protocol, service, services: Vec::new() };
+                let known = ports.entry(number).or_insert_with(new);
+                if known.protocol != port.protocol {
+                    known.protocol = Protocol::Auto;
+                }
+                let served = (host.clone(), port.number);
+                if !known.services.contains(&served) {
+                    known.services.push(served);
                 }
             }
         }
     }
-    let port = |(number, (protocol, service))| InboundPort { number, protocol, service };
-    ports.into_iter().map(port).collect()
+    ports.into_values().collect()
 }

@@ -9,7 +9,7 @@ use api::names::proxy_port;
 use prost::Message;
 
 use super::inbound::{self, InboundPort};
-use super::{ClusterName, Resource, clusters, gateway, message, routes, wire};
+use super::{ClusterName, Resource, access, clusters, gateway, message, routes, wire};
 use crate::proto::{Kind, core, extension, hcm, http_inspector, listener as pb, original_dst, protobuf, tls_inspector};
 
 /// The listener that intercepted outbound connections arrive at.
@@ -144,8 +144,11 @@ fn inbound(model: &Model, node: &Node) -> Resource {
         additional_addresses: ipv6_too(has_ipv6, proxy_port::INBOUND),
         address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::INBOUND)),
         listener_filters: vec![message::listener_filter(extension::ORIGINAL_DST, &original_dst::OriginalDst {})],
-        filter_chains: ports.iter().flat_map(inbound_chains).collect(),
-        default_filter_chain: Some(chain(passthrough, None, message::tcp_filter(passthrough, passthrough))),
+        filter_chains: ports.iter().flat_map(|port| inbound_chains(model, node, port)).collect(),
+        default_filter_chain: Some(guarded(
+            access::of_no_service(model, node),
+            chain(passthrough, None, message::tcp_filter(passthrough, passthrough)),
+        )),
         traffic_direction: core::TrafficDirection::Inbound.into(),
         ..Default::default()
     };
@@ -156,7 +159,8 @@ fn inbound(model: &Model, node: &Node) -> Resource {
     resource(listener)
 }
 
-fn inbound_chains(port: &InboundPort<'_>) -> Vec<pb::FilterChain> {
+fn inbound_chains(model: &Model, node: &Node, port: &InboundPort<'_>) -> Vec<pb::FilterChain> {
+    let guards = access::of_port(model, node, port);
     let cluster = inbound::cluster_name(port.number);
     let at_port = pb::FilterChainMatch {
         destination_port: Some(protobuf::UInt32Value { value: port.number.get().into() }),
@@ -165,14 +169,35 @@ fn inbound_chains(port: &InboundPort<'_>) -> Vec<pb::FilterChain> {
     let http = |matches| {
         let route_config = routes::inbound(&cluster);
         let specifier = hcm::http_connection_manager::RouteSpecifier::RouteConfig(route_config);
-        chain(&format!("{cluster}|http"), Some(matches), http_filter(&cluster, specifier))
+        chain(&format!("{cluster}|http"), Some(matches), inbound_filter(&cluster, specifier, guards.http.clone()))
     };
-    let tcp = |matches| chain(&format!("{cluster}|tcp"), Some(matches), message::tcp_filter(&cluster, &cluster));
+    let tcp = |matches| {
+        let chain = chain(&format!("{cluster}|tcp"), Some(matches), message::tcp_filter(&cluster, &cluster));
+        guarded(guards.tcp.clone(), chain)
+    };
     match port.protocol {
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => vec![http(at_port)],
         Protocol::Auto => vec![http(speaking_http(Some(port.number))), tcp(at_port)],
         _ => vec![tcp(at_port)],
     }
+}
+
+/// A filter chain with these filters before its own.
+fn guarded(mut before: Vec<pb::Filter>, mut chain: pb::FilterChain) -> pb::FilterChain {
+    before.append(&mut chain.filters);
+    pb::FilterChain { filters: before, ..chain }
+}
+
+/// HTTP with these filters before all others.
+fn inbound_filter(
+    stat_prefix: &str,
+    routes: hcm::http_connection_manager::RouteSpecifier,
+    mut before: Vec<hcm::HttpFilter>,
+) -> pb::Filter {
+    let mut manager = http_manager(stat_prefix, routes);
+    before.append(&mut manager.http_filters);
+    manager.http_filters = before;
+    message::network_filter(extension::HCM, &manager)
 }
 
 fn speaking_http(port: Option<NonZeroU16>) -> pb::FilterChainMatch {

@@ -11,7 +11,7 @@ use prost::Message;
 use super::{ClusterName, Resource, gateway, rules, wire};
 use crate::proto::{Kind, protobuf, route as pb};
 
-pub(super) use rule::{Encoded, of_rule, to_cluster};
+pub(super) use rule::{Encoded, of_rule, quoted, to_cluster};
 
 /// Every route configuration that a node's listeners name.
 #[must_use]

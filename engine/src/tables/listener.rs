@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Name, RouteTable, Seen, ServerName, Tables, WeightedCluster};
+use super::{Access, Name, Rbac, RouteTable, Seen, ServerName, Tables, WeightedCluster};
 
 /// A compiled listener.
 #[derive(Debug)]
@@ -157,6 +157,8 @@ pub struct Http {
     pub stat_prefix: Box<str>,
     /// Where routes come from.
     pub routes: Routes,
+    /// Who is let in.
+    pub access: Access,
     /// Whether faults are injected: the fault filter is in the chain.
     pub faults: bool,
     /// The fault for routes that have none of their own.
@@ -257,6 +259,8 @@ pub struct FaultShare {
 pub struct Tcp {
     /// Prefix for statistics.
     pub stat_prefix: Box<str>,
+    /// Who is let in: all of these must do so.
+    pub rbac: Vec<Rbac>,
     /// Where they go, by weight; never empty.
     pub clusters: Vec<WeightedCluster>,
     /// How long a connection may be idle; `None` leaves it to the proxy.

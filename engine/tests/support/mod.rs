@@ -271,3 +271,38 @@ pub(crate) fn every_kind_of_rule() -> Vec<RouteRule> {
         Action::Redirect(Redirect { uri: Some("/there".to_owned()), authority: Some("other.example".to_owned()) });
     vec![exact, prefix, regex, headers, redirect]
 }
+
+/// Bookinfo with these objects of who may call what, which must all be accepted.
+pub(crate) fn model_with(text: &str) -> Model {
+    use api::registry::{Registry, Resource};
+    let (objects, problems) = api::object::validate_text("test.yaml", text);
+    assert!(!problems.iter().any(api::problem::Problem::is_error), "{problems:#?}");
+    let mut registry = Registry::new(Mesh::default());
+    for object in objects {
+        let resource = Resource::of(&object.api_version, &object.kind).unwrap();
+        let mut json = object.json.clone();
+        json["metadata"].as_object_mut().unwrap().entry("namespace").or_insert("default".into());
+        registry.apply(resource, &json);
+    }
+    let mut model = bookinfo();
+    model.access = registry.model().access.clone();
+    model
+}
+
+/// Files of the samples, as one text.
+pub(crate) fn samples(names: &[&str]) -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples");
+    let read = |name: &&str| std::fs::read_to_string(folder.join(name)).unwrap();
+    names.iter().map(read).collect::<Vec<_>>().join("\n---\n")
+}
+
+/// Everything that the samples say of who may call what.
+pub(crate) const ACCESS: [&str; 7] = [
+    "bookinfo/rbac-enable.yaml",
+    "bookinfo/rbac-namespace.yaml",
+    "bookinfo/rbac-productpage.yaml",
+    "bookinfo/rbac-ratings.yaml",
+    "auth/strict.yaml",
+    "auth/jwt.yaml",
+    "auth/rbac-readers.yaml",
+];

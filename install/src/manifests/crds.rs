@@ -25,7 +25,29 @@ pub(super) fn render() -> Vec<Value> {
                 {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
             ]),
         ),
+        crd(&Names { kind: "ServiceRole", plural: "serviceroles", short: "sr" }, &accepted(&json!([]))),
+        crd(
+            &Names { kind: "ServiceRoleBinding", plural: "servicerolebindings", short: "srb" },
+            &accepted(&json!([{"name": "Role", "type": "string", "jsonPath": ".spec.roleRef.name"}])),
+        ),
+        crd(
+            &Names { kind: "RbacConfig", plural: "rbacconfigs", short: "rbc" },
+            &accepted(&json!([{"name": "Mode", "type": "string", "jsonPath": ".spec.mode"}])),
+        ),
+        crd(
+            &Names { kind: "AuthenticationPolicy", plural: "authenticationpolicies", short: "ap" },
+            &accepted(&json!([{"name": "MTLS", "type": "string", "jsonPath": ".spec.peers[0].mtls.mode"}])),
+        ),
     ]
+}
+
+/// These columns, then those that every kind has.
+fn accepted(own: &Value) -> Value {
+    let common = json!([
+        {"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"},
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    ]);
+    own.as_array().into_iter().chain(common.as_array()).flatten().cloned().collect()
 }
 
 struct Names {

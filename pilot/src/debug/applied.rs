@@ -43,8 +43,9 @@ pub(super) async fn applied(State(debug): State<Debug>, Query(question): Query<Q
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
     let Some(resource) = resource(&question.kind) else {
-        let text =
-            format!("kind={} is not a kind whose objects proxies apply: RouteRule, DestinationPolicy\n", question.kind);
+        let kinds: Vec<_> = kinds::KINDS.iter().filter(|kind| kind.in_force).map(|kind| kind.kind).collect();
+        let (kind, kinds) = (question.kind, kinds.join(", "));
+        let text = format!("kind={kind} is not a kind whose objects proxies apply: {kinds}\n");
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
     if question.deleted == question.resource_version.is_some() {

@@ -51,7 +51,7 @@ impl Nodes {
                 self.stale.extend(before.into_iter().flatten());
                 self.stale.extend(pods);
             }
-            Resource::Ingress | Resource::RouteRule { .. } | Resource::DestinationPolicy { .. } => {}
+            _ => {}
         }
     }
 

@@ -16,7 +16,7 @@ const DELETIONS: usize = 1024;
 /// Whether objects of the resource are the users' own kinds, whose state is shown.
 #[must_use]
 pub(super) fn is_ours(resource: Resource) -> bool {
-    matches!(resource, Resource::RouteRule { .. } | Resource::DestinationPolicy { .. })
+    resource.is_ours()
 }
 
 /// What is known of one object.
@@ -126,13 +126,22 @@ impl Objects {
         self.refresh_twin(id, world);
     }
 
+    /// Problems of objects may have come or gone without a change of the objects.
+    pub fn refresh(&mut self, world: &Registry) {
+        for (id, state) in &mut self.known {
+            let Some(status) = world.status(id) else { continue };
+            if state.problems != status.problems {
+                Arc::make_mut(state).problems = status.problems;
+            }
+        }
+    }
+
     /// The object of the same name in the other group may be shadowed now, or no more.
     fn refresh_twin(&mut self, id: &Id, world: &Registry) {
-        let resource = match id.resource {
-            Resource::RouteRule { classic } => Resource::RouteRule { classic: !classic },
-            Resource::DestinationPolicy { classic } => Resource::DestinationPolicy { classic: !classic },
-            _ => return,
-        };
+        let resource = id.resource.in_group(!id.resource.is_classic());
+        if resource == id.resource {
+            return;
+        }
         let twin = Id { resource, key: id.key.clone() };
         let (Some(state), Some(status)) = (self.known.get_mut(&twin), world.status(&twin)) else { return };
         if state.problems != status.problems || state.is_accepted != status.is_accepted {

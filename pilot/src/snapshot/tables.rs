@@ -60,6 +60,9 @@ impl Tables {
             return Changes { serial, names: Vec::new(), everything: true };
         }
         update.affected(old, &affected);
+        if affected.access {
+            update.names.insert((Kind::Listener, INBOUND_LISTENER.into()));
+        }
         Changes { serial, names: update.names.into_iter().collect(), everything: false }
     }
 

@@ -98,7 +98,10 @@ impl View {
             let endpoints = same(before.endpoints.get(host), now.endpoints.get(host));
             !(service && endpoints)
         };
-        before.mesh != now.mesh || self.node.services.iter().any(differs)
+        // Who may call is written into the inbound listener, and so is the account of each service that may.
+        let is_access_same = before.access.is_same(&now.access)
+            && (!now.access.names_services() || before.endpoints.is_same(&now.endpoints));
+        before.mesh != now.mesh || !is_access_same || self.node.services.iter().any(differs)
     }
 }
 

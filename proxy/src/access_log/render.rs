@@ -38,9 +38,11 @@ pub(crate) struct Entry<'a> {
     /// The name that a TLS client asked for; empty for none.
     pub(crate) server_name: &'a str,
     pub(crate) grpc_status: Option<u8>,
+    /// Which rules and policy refused it; empty for none.
+    pub(crate) details: &'a str,
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
     /// Appends the line.
     pub(crate) fn write(&self, format: &Format, out: &mut Vec<u8>) {
         for part in &format.parts {
@@ -109,8 +111,9 @@ impl Entry<'_> {
         self.note.trace().filter(|trace| trace.trace != 0)
     }
 
-    fn details(&self) -> &'static str {
+    fn details(&self) -> &'a str {
         match self.failure {
+            Some(_) if !self.details.is_empty() => self.details,
             Some(failure) => failure.code(),
             None if self.status == 0 => "",
             None if self.upstream.is_some() => "via_upstream",

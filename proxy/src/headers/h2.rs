@@ -8,6 +8,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderMap, request, response};
 
 use super::{RequestChanges, connection};
+use crate::authorise::Handover;
 use crate::codec::{Kind, Limits, Malformed, Request, Response, Span, Version, check_head};
 use crate::headers::{Edge, ResponseChanges};
 use crate::trace_context::{TraceContext, TraceField};
@@ -138,6 +139,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// Path or authority cannot stand in a request.
 pub(crate) fn rewrite_request(parts: &mut request::Parts, changes: &RequestChanges<'_>) -> Result<(), Malformed> {
     remove_internal(&mut parts.headers);
+    hand_over(&mut parts.headers, &changes.handover);
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     if uri.path_and_query.as_ref().is_none_or(|path| path.as_str().as_bytes() != changes.path) {
         let path = Bytes::copy_from_slice(changes.path);
@@ -161,6 +163,18 @@ pub(crate) fn rewrite_request(parts: &mut request::Parts, changes: &RequestChang
         write_trace(&mut parts.headers, trace);
     }
     Ok(())
+}
+
+/// Takes out what a client may not say and what the application does not get, and puts in what tokens say.
+fn hand_over(headers: &mut HeaderMap, handover: &Handover<'_>) {
+    while let Some(name) = headers.keys().find(|name| !handover.keeps(name.as_str().as_bytes())).cloned() {
+        headers.remove(name);
+    }
+    for (name, value) in handover.added() {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// The request's place in a trace instead of what it came with.

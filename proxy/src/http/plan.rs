@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use engine::decide::{Forwarded, Outcome, decide as decide_by_engine};
 use engine::path::{canonical_authority, canonical_path};
+use engine::request::Caller;
 use engine::tables::{Direct, Http, Tables};
 use engine::trace::NoTrace;
 
 use super::Session;
+use crate::authorise::{self, Handover, Refusal};
 use crate::codec::{Kind, Malformed, Request, Version};
 use crate::failure::Failure;
 use crate::headers::h2::{SPOKEN, rewrite_request};
@@ -24,6 +26,8 @@ pub(super) struct Decided<'t> {
     pub(super) delay: Option<Duration>,
     /// What happens then.
     pub(super) plan: Plan<'t>,
+    /// Which rules and policy refuse it; empty for none.
+    pub(super) details: String,
 }
 
 /// What happens to a request.
@@ -40,7 +44,13 @@ pub(super) enum Plan<'t> {
 
 impl<'t> From<Failure> for Decided<'t> {
     fn from(failure: Failure) -> Self {
-        Decided { route: "", delay: None, plan: Plan::Fail(failure) }
+        Decided { route: "", delay: None, plan: Plan::Fail(failure), details: String::new() }
+    }
+}
+
+impl<'t> From<Refusal> for Decided<'t> {
+    fn from(refusal: Refusal) -> Self {
+        Decided { details: refusal.details, ..Decided::from(refusal.failure) }
     }
 }
 
@@ -59,6 +69,7 @@ struct Asked<'a> {
     method: &'a str,
     authority: &'a str,
     path: &'a str,
+    caller: Caller<'a>,
 }
 
 impl engine::request::Request for Asked<'_> {
@@ -89,6 +100,10 @@ impl engine::request::Request for Asked<'_> {
             named.map(move |field| field.value.of(head))
         });
         of_text.chain(fields.into_iter().flatten().map(http::HeaderValue::as_bytes))
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        self.caller
     }
 }
 
@@ -126,8 +141,18 @@ pub(super) fn decide<'t>(session: &mut Session<'_>, tables: &'t Tables, http: &'
         Ok(path) => path,
         Err(why) => return Failure::BadPath(why).into(),
     };
-    let asked = Asked { request, head: &head, method, authority: &authority, path: &path };
+    let (arrival, authoriser) = (session.arrival, &session.path.authoriser);
+    let caller = authorise::caller(&arrival, &[]);
+    let asked = Asked { request, head: &head, method, authority: &authority, path: &path, caller };
+    let authenticated = match authoriser.authenticate(http, &asked) {
+        Ok(authenticated) => authenticated,
+        Err(refusal) => return refusal.into(),
+    };
+    let asked = Asked { caller: authorise::caller(&arrival, &authenticated.tokens), ..asked };
     let decision = decide_by_engine(tables, http, &asked, &mut upstream::dice, &mut NoTrace);
+    if let Some(refusal) = authoriser.judged(&decision.admission) {
+        return refusal.into();
+    }
     let plan = match decision.outcome {
         Outcome::Forward(forwarded) => {
             // A tunnel's target and host are the place that it leads to, which no rule changes.
@@ -135,7 +160,8 @@ pub(super) fn decide<'t>(session: &mut Session<'_>, tables: &'t Tables, http: &'
                 true => (Cow::Borrowed(&*host), &*host),
                 false => (forwarded.path(&path), forwarded.authority(&host)),
             };
-            match session.write_head(head, &to, authority) {
+            let handover = Handover::of(http, &authenticated);
+            match session.write_head(head, (&to, authority), handover) {
                 Ok(()) => Plan::Forward(forwarded),
                 Err(why) => Plan::Fail(Failure::BadRequest(why)),
             }
@@ -143,15 +169,23 @@ pub(super) fn decide<'t>(session: &mut Session<'_>, tables: &'t Tables, http: &'
         Outcome::Redirect(redirect) => Plan::Redirect(redirect.status(), redirect.location(&asked)),
         Outcome::Direct(direct) => Plan::Direct(direct),
         Outcome::Abort(abort) => Plan::Fail(Failure::FaultAbort(abort.status)),
+        // It has been refused above already.
+        Outcome::Denied(_) => Plan::Fail(Failure::PolicyDenied),
         Outcome::Unrouted(why) => Plan::Fail(Failure::NoRoute(why.reason())),
         Outcome::NoCluster { status, .. } => Plan::Fail(Failure::NoCluster(status)),
     };
-    Decided { route: decision.route_name(), delay: decision.delay.map(|delay| delay.wait), plan }
+    let delay = decision.delay.map(|delay| delay.wait);
+    Decided { route: decision.route_name(), delay, plan, details: String::new() }
 }
 
 impl Session<'_> {
     /// Writes the head as it goes on to an upstream.
-    fn write_head(&mut self, head: Head<'_>, path: &str, authority: &str) -> Result<(), Malformed> {
+    fn write_head(
+        &mut self,
+        head: Head<'_>,
+        (path, authority): (&str, &str),
+        handover: Handover<'_>,
+    ) -> Result<(), Malformed> {
         let id = self.new_request_id(&head);
         let changes = RequestChanges {
             path: path.as_bytes(),
@@ -161,6 +195,7 @@ impl Session<'_> {
             request_id: id.as_ref().map(<[u8; 36]>::as_slice),
             trace: self.note.trace(),
             upgrade: self.switch.as_ref().and_then(Switch::protocol),
+            handover,
         };
         self.outgoing.clear();
         self.fields = None;

@@ -55,8 +55,13 @@ impl Mesh {
     }
 
     fn put(&self, kind: Kind, name: &str, message: &impl Message) {
+        self.put_body(kind, name, message.encode_to_vec());
+    }
+
+    /// Puts an encoded resource in force.
+    pub fn put_body(&self, kind: Kind, name: &str, body: Vec<u8>) {
         let mut compiler = self.compiler.lock().expect("unpoisoned");
-        let put = compiler.update(kind, name, "1", &message.encode_to_vec().into());
+        let put = compiler.update(kind, name, "1", &body.into());
         put.unwrap_or_else(|why| panic!("{name} is refused: {why}"));
         self.tables.store(Arc::new(compiler.tables()));
     }
@@ -103,6 +108,7 @@ impl Mesh {
     pub fn metrics(&self) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Arc::clone(self.path.metrics())));
+        registry.register_collector(Box::new(self.path.admissions()));
         let mut out = String::new();
         text::encode(&mut out, &registry).expect("encodes");
         out

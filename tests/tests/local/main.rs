@@ -1,6 +1,7 @@
 //! The mesh on one machine: real programs, real namespaces, traffic that the kernel intercepts. Needs `nft`, `ip`,
 //! `curl` and user namespaces; not root.
 
+mod access;
 mod bad_input;
 mod classic;
 mod commands;
@@ -44,6 +45,8 @@ fn main() -> ExitCode {
         decisions::for_every_part_of_a_rule_decide_offline_gives_what_the_wire_gave,
         decisions::a_thousand_decisions_and_a_thousand_requests_have_the_same_distribution,
         routing::while_rules_flip_no_request_fails,
+        access::roles_decide_by_path_method_and_header,
+        access::tokens_decide_who_sees_the_page,
         bad_input::a_bad_file_is_refused_with_what_where_and_what_next,
         bad_input::ten_problems_of_one_file_are_told_at_once,
         bad_input::what_is_there_is_not_created_and_what_is_not_there_is_not_replaced,

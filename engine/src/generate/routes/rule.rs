@@ -243,7 +243,7 @@ fn regex(pattern: String) -> matcher::RegexMatcher {
 }
 
 /// A text as a regex that matches exactly that text.
-fn quoted(text: &str) -> String {
+pub(in crate::generate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     for char in text.chars() {
         if r"\.+*?()|[]{}^$".contains(char) {

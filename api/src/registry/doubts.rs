@@ -1,0 +1,151 @@
+//! Objects that are good by themselves and contradict each other.
+
+use std::sync::Arc;
+
+use super::Registry;
+use crate::model::{Access, AuthenticationPolicy, AuthenticationTarget, Key, MtlsMode, Origin, RbacConfig};
+use crate::names::{CLASSIC_SYSTEM_NAMESPACE, SYSTEM_NAMESPACE};
+use crate::problem::Problem;
+
+impl Registry {
+    /// What objects say that other objects say differently: warnings, as the stricter of the two holds.
+    ///
+    /// Meant for objects of files, as everything that they refer to is expected among them.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<Problem> {
+        let access = &self.model.access;
+        let mut doubts = Vec::new();
+        modes(access, &mut doubts);
+        configs(access, &mut doubts);
+        roles(access, &mut doubts);
+        doubts
+    }
+}
+
+fn doubt(kind: &str, (key, origin): (&Key, &Origin), message: String, hint: String) -> Problem {
+    let problem = Problem::warning(message).in_object(format!("{kind} {key}")).with_hint(hint);
+    match &origin.location {
+        Some(location) => problem.at(location.clone()),
+        None => problem,
+    }
+}
+
+/// Two policies that say different modes of the same services.
+fn modes(access: &Access, doubts: &mut Vec<Problem>) {
+    let policies: Vec<&Arc<AuthenticationPolicy>> = access.authentication.values().collect();
+    for (nth, policy) in policies.iter().enumerate() {
+        for other in &policies[nth + 1..] {
+            let (Some(one), Some(two)) = (policy.mtls, other.mtls) else { continue };
+            let Some(about) = shared(policy, other).filter(|_| one != two) else { continue };
+            let stricter = one.max(two);
+            let (loser, winner) = if two == stricter { (policy, other) } else { (other, policy) };
+            let weaker: MtlsMode = one.min(two);
+            doubts.push(doubt(
+                "AuthenticationPolicy",
+                (&loser.key, &loser.origin),
+                format!("it says {weaker} of {about}, of which {} says {stricter}: the stricter holds", winner.key),
+                "let one policy say it".to_owned(),
+            ));
+        }
+    }
+}
+
+/// What two policies are both about, equally closely.
+fn shared(one: &AuthenticationPolicy, other: &AuthenticationPolicy) -> Option<String> {
+    if one.key.namespace != other.key.namespace {
+        return None;
+    }
+    if one.targets.is_empty() && other.targets.is_empty() {
+        return Some(format!("namespace {}", one.key.namespace));
+    }
+    let overlap = |a: &AuthenticationTarget, b: &AuthenticationTarget| {
+        let ports = a.ports.is_empty() && b.ports.is_empty() || a.ports.iter().any(|port| b.ports.contains(port));
+        a.service == b.service && ports
+    };
+    let mut targets = one.targets.iter();
+    let found = targets.find(|target| other.targets.iter().any(|of_other| overlap(target, of_other)));
+    found.map(|target| target.service.to_string())
+}
+
+/// A config of the classic system namespace beside ours.
+fn configs(access: &Access, doubts: &mut Vec<Problem>) {
+    let of = |namespace: &str| {
+        access.configs.get(&Key { namespace: namespace.to_owned(), name: RbacConfig::NAME.to_owned() })
+    };
+    if let (Some(ours), Some(other)) = (of(SYSTEM_NAMESPACE), of(CLASSIC_SYSTEM_NAMESPACE)) {
+        doubts.push(doubt(
+            "RbacConfig",
+            (&other.key, &other.origin),
+            format!("there are two, and {} is in force", ours.key),
+            "delete one of the two".to_owned(),
+        ));
+    }
+}
+
+/// Bindings to roles that are not there, where other roles of their namespace are.
+fn roles(access: &Access, doubts: &mut Vec<Problem>) {
+    for binding in access.bindings.values() {
+        let role = Key { namespace: binding.key.namespace.clone(), name: binding.role.clone() };
+        let mut of_namespace = access.roles.keys().filter(|key| key.namespace == role.namespace).peekable();
+        if access.roles.contains_key(&role) || of_namespace.peek().is_none() {
+            continue;
+        }
+        let near = crate::suggest::closest(&role.name, of_namespace.map(|key| key.name.as_str()));
+        let hint = near.map_or_else(|| "it gives nobody anything".to_owned(), |near| format!("did you mean `{near}`?"));
+        let message = format!("there is no ServiceRole {role} among these objects");
+        doubts.push(doubt("ServiceRoleBinding", (&binding.key, &binding.origin), message, hint));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::Mesh;
+    use crate::registry::{Registry, Resource};
+
+    const POLICIES: &str = "
+apiVersion: config.meshctl.io/v1alpha2
+kind: AuthenticationPolicy
+metadata: {name: a}
+spec: {peers: [{mtls: {mode: STRICT}}]}
+---
+apiVersion: config.meshctl.io/v1alpha2
+kind: AuthenticationPolicy
+metadata: {name: b}
+spec: {peers: [{mtls: {mode: PERMISSIVE}}]}
+---
+apiVersion: config.meshctl.io/v1alpha2
+kind: AuthenticationPolicy
+metadata: {name: c}
+spec: {targets: [{name: x}], peers: [{mtls: {mode: DISABLE}}]}
+---
+apiVersion: config.meshctl.io/v1alpha2
+kind: ServiceRole
+metadata: {name: viewer}
+spec: {rules: [{services: ['*']}]}
+---
+apiVersion: config.meshctl.io/v1alpha2
+kind: ServiceRoleBinding
+metadata: {name: bind}
+spec: {subjects: [{user: '*'}], roleRef: {kind: ServiceRole, name: viewr}}
+";
+
+    #[test]
+    fn contradictions_are_told_with_what_holds() {
+        let (objects, problems) = crate::object::validate_text("x.yaml", POLICIES);
+        assert_eq!(problems, []);
+        let mut registry = Registry::new(Mesh::default());
+        for object in objects {
+            let resource = Resource::of(&object.api_version, &object.kind).expect("ours");
+            registry.apply_from(resource, &object.json, object.location.clone());
+        }
+        let said: Vec<String> = registry.doubts().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "x.yaml:7:1: it says PERMISSIVE of namespace default, of which default/a says STRICT: the stricter holds",
+                "x.yaml:22:1: there is no ServiceRole default/viewr among these objects",
+            ]
+        );
+        assert!(registry.doubts().iter().all(|doubt| !doubt.is_error()));
+    }
+}

@@ -1,0 +1,199 @@
+//! What a workload's rules say of a request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use engine::access::admit;
+use engine::path::{canonical_authority, canonical_path};
+use engine::request::{Caller, Connection, Simple};
+use engine::tables::{Filter, Tables};
+use engine::token::{Authenticated, authenticate, verify};
+use engine::trace::{Recording, Step};
+use serde_json::{Value, json};
+
+use super::Question;
+use crate::App;
+use crate::error::Error;
+use crate::output::Format;
+
+/// A port of a workload, and what its proxy has been told.
+pub(super) struct Target {
+    /// The pod.
+    pub(super) pod: String,
+    /// Its address and the port there.
+    pub(super) address: SocketAddr,
+    /// What its proxy decides with; nothing if it has none.
+    pub(super) tables: Option<Tables>,
+    /// Where policies were written, by the name that verdicts have for them.
+    pub(super) places: Vec<(String, String)>,
+}
+
+/// What the rules say.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    pub(super) pod: String,
+    pub(super) allowed: bool,
+    /// The word for the failure.
+    code: &'static str,
+    /// Which rules, provider or policy decided it.
+    by: String,
+    /// Why, in words.
+    why: String,
+    /// Who would refuse it if its rules were not on trial.
+    would_deny: Option<String>,
+    /// Where the policy was written.
+    place: Option<String>,
+    steps: Vec<Step>,
+}
+
+/// Asks the rules of a workload.
+pub(super) fn judge(target: &Target, question: &Question) -> Verdict {
+    let mut verdict = Verdict { pod: target.pod.clone(), ..Verdict::default() };
+    let Some(tables) = &target.tables else {
+        return Verdict { allowed: true, why: "the pod has no proxy, so nobody asks".to_owned(), ..verdict };
+    };
+    let port = target.address.port();
+    let chain = tables.listener("virtual_inbound").and_then(|listener| listener.chain(port, Some("http/1.1")));
+    let Some(chain) = chain else {
+        return Verdict { code: "no_route", why: format!("nothing is served at port {port}"), ..verdict };
+    };
+    let mut trace = Recording::default();
+    let caller = &question.caller;
+    let admission = match &chain.filter {
+        Filter::Tcp(tcp) => {
+            let caller = Caller {
+                identity: caller.identity.as_ref(),
+                address: caller.address,
+                destination: Some(target.address),
+                tokens: &[],
+            };
+            "the port is opaque: only who connects is looked at".clone_into(&mut verdict.why);
+            admit(&tcp.rbac, &Connection(caller), &mut trace)
+        }
+        Filter::Http(http) => {
+            let (path, authority) =
+                match (canonical_path(&question.path, http.path), canonical_authority(&question.authority)) {
+                    (Ok(path), Ok(authority)) => (path, authority),
+                    (Err(why), _) => return Verdict { code: "bad_request", why: why.to_string(), ..verdict },
+                    (_, Err(why)) => return Verdict { code: "bad_request", why: why.to_string(), ..verdict },
+                };
+            let mut request = Simple::get(&authority, &path).with_method(&question.method);
+            for (name, value) in &question.headers {
+                request = request.with_header(name, value);
+            }
+            request.identity.clone_from(&caller.identity);
+            request.address = caller.address;
+            request.destination = Some(target.address);
+            let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+            let authenticated = http.access.tokens.as_ref().map_or_else(
+                || Ok(Authenticated::default()),
+                |tokens| {
+                    authenticate(tokens, &request, &mut |provider, token| verify(provider, token, now).map(Arc::new))
+                },
+            );
+            match authenticated {
+                Ok(authenticated) => request.tokens = authenticated.tokens,
+                Err(refused) => {
+                    verdict.place = place(target, &refused.provider);
+                    return Verdict {
+                        code: "unauthenticated",
+                        by: refused.provider.into(),
+                        why: refused.why.to_string(),
+                        ..verdict
+                    };
+                }
+            }
+            // Rules are all that is asked here: where the request then goes is the application's.
+            admit(&http.access.rbac, &request, &mut trace)
+        }
+    };
+    verdict.steps = trace.steps;
+    verdict.would_deny = admission.would_deny.map(|denied| denied.to_string());
+    match admission.denied {
+        Some(denied) => {
+            verdict.code = "policy_denied";
+            verdict.by = denied.by.to_owned();
+            verdict.why = match denied.policy {
+                Some(policy) => format!("{policy} keeps it out"),
+                None => "no role allows it".to_owned(),
+            };
+        }
+        None => {
+            verdict.allowed = true;
+            match admission.allowed_by {
+                Some(policy) => policy.clone_into(&mut verdict.by),
+                None if verdict.why.is_empty() => "no rules are in force here".clone_into(&mut verdict.why),
+                None => {}
+            }
+        }
+    }
+    verdict.place = place(target, &verdict.by);
+    verdict
+}
+
+/// Where the object that a verdict names was written.
+fn place(target: &Target, name: &str) -> Option<String> {
+    let found = target.places.iter().filter(|(object, _)| name.starts_with(object.as_str()));
+    found.max_by_key(|(object, _)| object.len()).map(|(_, place)| place.clone())
+}
+
+/// Shows the verdicts. Workloads that say the same are shown as one.
+pub(super) fn show(app: &App, format: &Format, question: &Question, verdicts: &[Verdict]) -> Result<(), Error> {
+    let caller = question.caller.identity.as_ref().map(ToString::to_string);
+    if !matches!(format, Format::Table | Format::Wide) {
+        let value = json!({
+            "allowed": verdicts.iter().all(|verdict| verdict.allowed),
+            "caller": caller,
+            "method": question.method,
+            "path": question.path,
+            "verdicts": verdicts.iter().map(Verdict::json).collect::<Vec<_>>(),
+        });
+        return match format {
+            Format::Yaml => app.ui.yaml(&value),
+            Format::JsonPath(template) => app.ui.print(&template.render(&value)),
+            _ => app.ui.json(&value),
+        };
+    }
+    let mut shown: Vec<(&Verdict, Vec<&str>)> = Vec::new();
+    for verdict in verdicts {
+        let says = |verdict: &Verdict| (verdict.allowed, verdict.by.clone(), verdict.why.clone());
+        match shown.iter().position(|(other, _)| says(other) == says(verdict)) {
+            Some(at) => shown[at].1.push(&verdict.pod),
+            None => shown.push((verdict, vec![&verdict.pod])),
+        }
+    }
+    for (verdict, pods) in shown {
+        let paint = app.ui.out;
+        let word = if verdict.allowed { paint.good("allowed") } else { paint.error("denied") };
+        let by = if verdict.by.is_empty() { String::new() } else { format!(" by {}", verdict.by) };
+        let place = verdict.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
+        let why = if verdict.why.is_empty() { String::new() } else { format!(": {}", verdict.why) };
+        app.ui.line(&format!("{word}{by}{place}{why}"))?;
+        app.ui.line(&format!("  caller  {}", caller.as_deref().unwrap_or("nobody: no certificate")))?;
+        app.ui.line(&format!("  at      {}", pods.join(", ")))?;
+        if let Some(would_deny) = &verdict.would_deny {
+            app.ui.line(&format!("  trial   {would_deny} would refuse it"))?;
+        }
+        for step in verdict.steps.iter().filter(|_| !verdict.allowed) {
+            if let Step::Policy { policy, wants: Some(wants), trial: false, .. } = step {
+                app.ui.line(&format!("  {policy} wants {wants}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Verdict {
+    fn json(&self) -> Value {
+        json!({
+            "pod": self.pod,
+            "allowed": self.allowed,
+            "code": self.code,
+            "by": self.by,
+            "why": self.why,
+            "place": self.place,
+            "wouldDeny": self.would_deny,
+            "steps": self.steps,
+        })
+    }
+}

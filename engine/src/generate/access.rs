@@ -1,0 +1,199 @@
+//! Who is let in at a workload's ports → the filters that stand before them.
+//!
+//! What is fixed when the filters are made (the service, its labels, its port) is decided here; the rest is asked per
+//! request. Where several services share a port, nobody can tell which of them a caller means: the stricter of what is
+//! said of them holds, and a role for one of them is enough to reach the port.
+
+mod rules;
+mod tokens;
+
+use std::sync::Arc;
+
+use api::model::{AuthenticationPolicy, Model, MtlsMode, Node, PortRef, Protocol, Service};
+
+use super::inbound::InboundPort;
+use super::wire;
+use crate::proto::{extension, hcm, listener as pb, protobuf};
+
+/// Filters that stand before the application.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Guards {
+    /// Before HTTP.
+    pub(super) http: Vec<hcm::HttpFilter>,
+    /// Before opaque bytes.
+    pub(super) tcp: Vec<pb::Filter>,
+}
+
+/// How callers of a port of a service must prove who they are.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Applied<'m> {
+    /// By mutual TLS, and the policy that says so. Without one it is permissive.
+    pub mtls: Option<(MtlsMode, &'m Arc<AuthenticationPolicy>)>,
+    /// By tokens, as each of these policies says.
+    pub tokens: Vec<&'m Arc<AuthenticationPolicy>>,
+}
+
+/// The policies about a port of a service: those about the port go before those about the service, its namespace and the
+/// mesh, each for what it says. Of several that are as close, the stricter holds.
+#[must_use]
+pub fn authentication<'m>(
+    model: &'m Model,
+    namespace: &str,
+    service: Option<(&Service, std::num::NonZeroU16)>,
+) -> Applied<'m> {
+    let mut close: [Vec<&Arc<AuthenticationPolicy>>; 4] = Default::default();
+    for policy in model.access.authentication.values() {
+        if policy.is_mesh_wide() {
+            close[3].push(policy);
+        }
+        if policy.key.namespace != namespace {
+            continue;
+        }
+        if policy.targets.is_empty() {
+            close[2].push(policy);
+        }
+        let Some((service, number)) = service else { continue };
+        for target in policy.targets.iter().filter(|target| target.service == service.host) {
+            let name = service.ports.iter().find(|port| port.number == number).map(|port| port.name.as_str());
+            let is_port = |port: &PortRef| match port {
+                PortRef::Number(wanted) => *wanted == number,
+                PortRef::Name(wanted) => name == Some(wanted),
+            };
+            match target.ports.as_slice() {
+                [] => close[1].push(policy),
+                ports if ports.iter().any(is_port) => close[0].push(policy),
+                _ => {}
+            }
+        }
+    }
+    let mtls = close.iter().find_map(|policies| {
+        let modes = policies.iter().filter_map(|policy| Some((policy.mtls?, *policy)));
+        modes.max_by(|(one, a), (other, b)| one.cmp(other).then_with(|| b.key.cmp(&a.key)))
+    });
+    let of_tokens = close.iter().find(|policies| policies.iter().any(|policy| policy.origins.is_some()));
+    let asks =
+        |policy: &&&Arc<AuthenticationPolicy>| policy.origins.as_ref().is_some_and(|origins| !origins.is_empty());
+    Applied { mtls, tokens: of_tokens.into_iter().flatten().filter(asks).copied().collect() }
+}
+
+/// What stands before a port at which services are served.
+pub(super) fn of_port(model: &Model, node: &Node, port: &InboundPort<'_>) -> Guards {
+    let services: Vec<(&Service, std::num::NonZeroU16)> =
+        port.services.iter().filter_map(|(host, number)| Some((&**model.services.get(host)?, *number))).collect();
+    let namespace = &node.workload.key.namespace;
+    let mut applied = Applied::default();
+    for (service, number) in &services {
+        let of_service = authentication(model, namespace, Some((service, *number)));
+        if of_service.mtls.map(|(mode, _)| mode) > applied.mtls.map(|(mode, _)| mode) {
+            applied.mtls = of_service.mtls;
+        }
+        for policy in of_service.tokens {
+            if !applied.tokens.iter().any(|known| known.key == policy.key) {
+                applied.tokens.push(policy);
+            }
+        }
+    }
+    let mut guards = Guards::default();
+    guards.strict(&applied);
+    tokens::add(model, &applied.tokens, port.protocol == Protocol::Auto, &mut guards);
+    let services: Vec<&Service> = services.into_iter().map(|(service, _)| service).collect();
+    rules::add(model, node, &services, Some(port.number), &mut guards);
+    guards
+}
+
+/// What stands before the ports that belong to no service.
+pub(super) fn of_no_service(model: &Model, node: &Node) -> Vec<pb::Filter> {
+    let mut guards = Guards::default();
+    guards.strict(&authentication(model, &node.workload.key.namespace, None));
+    rules::add(model, node, &[], None, &mut guards);
+    guards.tcp
+}
+
+impl Guards {
+    /// Callers without a certificate are kept out where they must have one.
+    fn strict(&mut self, applied: &Applied<'_>) {
+        use crate::proto::rbac::{Principal, principal};
+        let Some((MtlsMode::Strict, policy)) = applied.mtls else { return };
+        let anybody = principal::Authenticated { principal_name: None };
+        let known = Principal { identifier: Some(principal::Identifier::Authenticated(anybody)) };
+        let mut policies = Policies::default();
+        policies.add("mutual-tls", vec![rules::anything()], vec![known]);
+        let name = format!("authentication-policy/{}", policy.key);
+        self.add(&name, &Rules { enforced: Some(policies.clone()), shadow: None }, true);
+        self.add(&name, &Rules { enforced: Some(policies), shadow: None }, false);
+    }
+
+    /// Adds rules under a name, before HTTP or before opaque bytes.
+    fn add(&mut self, name: &str, rules: &Rules, is_http: bool) {
+        let body = rules.encode(name, is_http);
+        if is_http {
+            self.http.push(http_filter(name, extension::RBAC.1, body));
+        } else {
+            let any = protobuf::Any { type_url: extension::NETWORK_RBAC.1.to_owned(), value: body };
+            let config_type = Some(pb::filter::ConfigType::TypedConfig(any));
+            self.tcp.push(pb::Filter { name: name.to_owned(), config_type });
+        }
+    }
+}
+
+fn http_filter(name: &str, type_url: &str, value: Vec<u8>) -> hcm::HttpFilter {
+    let any = protobuf::Any { type_url: type_url.to_owned(), value };
+    hcm::HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(hcm::http_filter::ConfigType::TypedConfig(any)),
+        ..Default::default()
+    }
+}
+
+/// Policies that let in, by name, encoded in the order of their names.
+#[derive(Debug, Clone, Default)]
+struct Policies(std::collections::BTreeMap<String, crate::proto::rbac::Policy>);
+
+impl Policies {
+    fn add(
+        &mut self,
+        name: &str,
+        permissions: Vec<crate::proto::rbac::Permission>,
+        principals: Vec<crate::proto::rbac::Principal>,
+    ) {
+        let policy = crate::proto::rbac::Policy { permissions, principals, ..Default::default() };
+        self.0.insert(name.to_owned(), policy);
+    }
+
+    /// `envoy.config.rbac.v3.RBAC`, whose map has no order of its own.
+    fn encode(&self) -> Vec<u8> {
+        use prost::Message;
+        let mut out = Vec::new();
+        for (name, policy) in &self.0 {
+            let mut entry = Vec::new();
+            wire::field(&mut entry, 1, name.as_bytes());
+            wire::field(&mut entry, 2, &policy.encode_to_vec());
+            wire::field(&mut out, 2, &entry);
+        }
+        out
+    }
+}
+
+/// Rules that count, and rules on trial.
+#[derive(Debug, Clone, Default)]
+struct Rules {
+    enforced: Option<Policies>,
+    shadow: Option<Policies>,
+}
+
+impl Rules {
+    /// The filter's configuration: of HTTP, or of connections.
+    fn encode(&self, name: &str, is_http: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Some(policies) = &self.enforced {
+            wire::field(&mut out, 1, &policies.encode());
+        }
+        if let Some(policies) = &self.shadow {
+            wire::field(&mut out, 2, &policies.encode());
+        }
+        if !is_http {
+            wire::field(&mut out, 3, name.as_bytes());
+        }
+        out
+    }
+}
