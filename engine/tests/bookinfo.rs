@@ -9,10 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::model::{
-    Action as RuleAction, Condition, Key, Model, Node, Port, Protocol, Redirect, Resolution, Rewrite, Service,
-    StringMatch, Subject,
-};
+use api::model::{Action as RuleAction, Condition, Model, Node, Protocol, Redirect, Rewrite, StringMatch, Subject};
 use engine::Kind;
 use engine::decide::{Decision, Outcome, Unrouted, decide};
 use engine::generate;
@@ -261,23 +258,6 @@ fn no_damaged_resource_makes_the_compiler_panic() {
         }
     }
     assert!(refused > 1000, "{refused}");
-}
-
-/// Bookinfo with another service.
-fn with_service(service: Service) -> Model {
-    let mut model = with_rules();
-    model.services.insert(service.host.clone(), Arc::new(service));
-    model
-}
-
-fn shop(protocol: Protocol, address: IpAddr) -> Service {
-    Service {
-        host: host("shop"),
-        key: Key { namespace: "default".to_owned(), name: "shop".to_owned() },
-        addresses: vec![address],
-        ports: vec![Port { name: "port".to_owned(), number: port(443), protocol }],
-        resolution: Resolution::Virtual,
-    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod support;
 
 use std::process::Command;
 
+use api::model::Protocol;
 use engine::Kind;
 use engine::generate::{self, Bootstrap, envoy_bootstrap};
 use engine::text::to_json;
@@ -80,6 +81,16 @@ fn envoy_accepts_everything_that_is_generated() {
     model.access = model_with(&samples(&ACCESS)).access;
     let guarded = sidecar(&model, "productpage", "v1");
     validate("guarded", &bootstrap_of(&generate::everything(&model, &guarded))).unwrap();
+}
+
+#[test]
+fn envoy_accepts_ports_of_tls_and_addresses_of_ipv6() {
+    for protocol in [Protocol::Https, Protocol::Auto, Protocol::Http] {
+        let model = with_service(shop(protocol, "fd00:10:96::99".parse().unwrap()));
+        for (name, node) in [("sidecar", sidecar(&model, "reviews", "v2")), ("gateway", gateway())] {
+            validate(name, &bootstrap_of(&generate::everything(&model, &node))).unwrap();
+        }
+    }
 }
 
 #[test]

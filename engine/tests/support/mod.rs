@@ -306,3 +306,20 @@ pub(crate) const ACCESS: [&str; 7] = [
     "auth/jwt.yaml",
     "auth/rbac-readers.yaml",
 ];
+/// Bookinfo with another service.
+pub(crate) fn with_service(service: Service) -> Model {
+    let mut model = with_rules();
+    model.services.insert(service.host.clone(), Arc::new(service));
+    model
+}
+
+/// A service of another port.
+pub(crate) fn shop(protocol: Protocol, address: IpAddr) -> Service {
+    Service {
+        host: host("shop"),
+        key: key("shop"),
+        addresses: vec![address],
+        ports: vec![Port { name: "port".to_owned(), number: port(443), protocol }],
+        resolution: Resolution::Virtual,
+    }
+}

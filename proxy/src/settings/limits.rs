@@ -44,17 +44,17 @@ impl Limits {
     ///
     /// When one is set to something that is none.
     pub fn read(env: &Env) -> Result<Self, SettingError> {
-        let seconds = |name, default: f64| Ok(Duration::from_secs_f64(within(env, name, SECONDS, TIME, default)?));
+        let seconds = |name, default: f64| Ok(Duration::from_secs_f64(within(env, name, SECONDS, &TIME, default)?));
         Ok(Limits {
-            head_bytes: within(env, "MESH_MAX_HEAD_BYTES", BYTES, HEAD_BYTES, 64 * 1024)?,
-            headers: within(env, "MESH_MAX_HEADERS", COUNT, 1..=10_000, 100)?,
+            head_bytes: within(env, "MESH_MAX_HEAD_BYTES", BYTES, &HEAD_BYTES, 64 * 1024)?,
+            headers: within(env, "MESH_MAX_HEADERS", COUNT, &(1..=10_000), 100)?,
             head_timeout: seconds("MESH_HEAD_TIMEOUT_SECONDS", 10.0)?,
             body_idle: seconds("MESH_BODY_IDLE_SECONDS", 300.0)?,
             idle: seconds("MESH_IDLE_SECONDS", 3600.0)?,
             upgrade_idle: seconds("MESH_UPGRADE_IDLE_SECONDS", 3600.0)?,
             tcp_idle: seconds("MESH_TCP_IDLE_SECONDS", 3600.0)?,
-            connections: within(env, "MESH_MAX_CONNECTIONS", COUNT, 1..=10_000_000, 40_000)?,
-            connections_per_source: within(env, "MESH_MAX_CONNECTIONS_PER_SOURCE", COUNT, 1..=10_000_000, 20_000)?,
+            connections: within(env, "MESH_MAX_CONNECTIONS", COUNT, &(1..=10_000_000), 40_000)?,
+            connections_per_source: within(env, "MESH_MAX_CONNECTIONS_PER_SOURCE", COUNT, &(1..=10_000_000), 20_000)?,
         })
     }
 }
