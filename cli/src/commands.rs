@@ -1,7 +1,7 @@
 //! One file per command.
 
-pub mod ca;
 pub mod authz;
+pub mod ca;
 pub mod completion;
 pub mod create;
 pub mod debug;

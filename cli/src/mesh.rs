@@ -72,7 +72,7 @@ impl Connection {
     /// # Errors
     /// When the daemon does not answer.
     pub async fn text(&mut self, path: &str) -> Result<String, Error> {
-        Ok(String::from_utf8_lossy(&self.get_bytes(path).await?).into_owned())
+        self.says(Method::GET, path).await
     }
 
     /// The error of a connection that broke, in the node's words if it said why.
@@ -90,7 +90,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the daemon does not answer, or refuses.
-    pub async fn text(&mut self, method: Method, path: &str) -> Result<String, Error> {
+    pub async fn says(&mut self, method: Method, path: &str) -> Result<String, Error> {
         let body = self.ask(method, path).await?;
         Ok(String::from_utf8_lossy(&body).trim_end().to_owned())
     }

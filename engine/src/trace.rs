@@ -147,7 +147,7 @@ impl Trace for Recording {
     }
 
     fn admission(&mut self, rbac: &Rbac, verdict: Result<Option<&str>, Denied<'_>>, is_trial: bool) {
-        let policy = verdict.map_or_else(|denied| denied.policy, |policy| policy).map(str::to_owned);
+        let policy = verdict.unwrap_or_else(|denied| denied.policy).map(str::to_owned);
         let rules = rbac.name.to_string();
         self.steps.push(Step::Admission { rules, allowed: verdict.is_ok(), policy, trial: is_trial });
     }

@@ -635,7 +635,7 @@ fn a_generated_guard_reads_back_as_it_was_written() {
     let model = model_with(&text);
     let node = Node { role: Role::Sidecar, ..sidecar(&model, "reviews", "v1") };
     let one = generate::listener(&model, &node, "virtual_inbound").unwrap();
-    let other = generate::listener(&model.clone(), &node, "virtual_inbound").unwrap();
+    let other = generate::listener(&model, &node, "virtual_inbound").unwrap();
     assert_eq!(one.version, other.version, "the encoding has one order");
     let tables = tables(&model, &node);
     let http = http_of(&tables);

@@ -36,6 +36,7 @@ fn outcome(decision: &Decision<'_>, request: &Simple) -> String {
         Outcome::Redirect(redirect) => format!("{} {}", redirect.status(), redirect.location(request)),
         Outcome::Direct(direct) => direct.status.to_string(),
         Outcome::Abort(abort) => format!("abort {}", abort.status),
+        Outcome::Denied(why) => format!("{why:?}"),
         Outcome::Unrouted(why) => format!("{why:?}"),
         Outcome::NoCluster { name, status } => format!("no cluster {name} {status}"),
     }

@@ -119,7 +119,7 @@ impl Pilot {
         let follower = Follower {
             fetcher: Fetcher::of_machine(settings.allows_local_keys),
             wanted: registry.wanted_keys(),
-            changes: changes.clone(),
+            changes,
             state: keys.clone(),
         };
         tasks.spawn("keys", follower.run(tasks.token().clone()));

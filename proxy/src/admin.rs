@@ -55,7 +55,7 @@ pub struct Admin {
 }
 
 /// The admin port's routes, with those by which the proxy is asked to leave, for loopback only.
-pub fn router(admin: Arc<Admin>, quit: Router) -> Router {
+pub fn router(admin: &Arc<Admin>, quit: Router) -> Router {
     let ready = admin.readiness.clone();
     let router = Router::new()
         .route("/", get(help))
@@ -67,7 +67,7 @@ pub fn router(admin: Arc<Admin>, quit: Router) -> Router {
         .route("/server_info", get(server_info))
         .route("/drain", post(drain))
         .route("/access_log", get(access_log).post(set_access_log))
-        .with_state(Arc::clone(&admin))
+        .with_state(Arc::clone(admin))
         .merge(logging::router(admin.logging.clone()))
         .merge(ready.router("/ready"))
         .merge(quit);

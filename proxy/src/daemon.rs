@@ -158,7 +158,7 @@ impl Daemon {
             background,
         };
         let quit = daemon.quit.router();
-        daemon.serve("admin", own.admin.0, admin::router(admin, quit.clone()));
+        daemon.serve("admin", own.admin.0, admin::router(&admin, quit.clone()));
         daemon.serve("metrics", own.metrics.0, metrics.router().merge(prober.router()).merge(quit));
         daemon.serve("readiness", own.readiness.0, readiness.router("/healthz/ready"));
         let Daemon { admin, metrics, readiness, .. } = &daemon;

@@ -32,6 +32,7 @@ pub fn requests(mut bytes: &[u8]) {
             request_id: Some(b"id"),
             trace: None,
             upgrade: request.offered(bytes).next(),
+            handover: crate::authorise::Handover::default(),
         };
         let mut written = Vec::new();
         write_request(&mut written, &request, bytes, &changes);

@@ -70,7 +70,7 @@ fn plugged(change: impl Fn(&mut CertificateParams, &mut CertificateParams)) -> M
         key: key.serialize_pem(),
         roots: root.pem(),
         origin: Origin::PluggedIn,
-        rotation: api::messages::Rotation::None,
+        rotation: Rotation::None,
     }
 }
 
@@ -152,7 +152,7 @@ fn a_plugged_in_authority_that_does_not_fit_is_refused_with_the_reason() {
         (Material { key: "half a k".to_owned(), ..good.clone() }, "ca-key.pem cannot be read"),
         (Material { certificate: "half a c".to_owned(), ..good.clone() }, "ca-cert.pem cannot be read"),
         (Material { roots: good.key.clone(), ..good.clone() }, "root-cert.pem cannot be read"),
-        (Material { roots: other.roots.clone(), ..good.clone() }, "no known root vouches"),
+        (Material { roots: other.roots, ..good }, "no known root vouches"),
         (plugged(|_, p| p.is_ca = IsCa::ExplicitNoCa), "not the certificate of an authority"),
         (plugged(|_, p| p.key_usages = vec![KeyUsagePurpose::DigitalSignature]), "not the certificate of an authority"),
         (plugged(|_, p| p.not_after = (now - HOUR).into()), "and not now"),
@@ -201,7 +201,7 @@ fn a_chain_with_a_gap_is_refused_and_one_that_is_whole_is_presented() {
         chain,
         roots: root.pem(),
         origin: Origin::PluggedIn,
-        rotation: api::messages::Rotation::None,
+        rotation: Rotation::None,
     };
     assert!(refusal(&material(certificate.clone())).contains("no known root vouches"));
     let whole = material(format!("{certificate}{}{}", middle.pem(), root.pem()));

@@ -13,7 +13,7 @@ use crate::args::FileArgs;
 use crate::error::{Error, Exit, io_words};
 use crate::output::Format;
 
-use self::verdict::{Target, Verdict, judge};
+use self::verdict::{Verdict, judge};
 
 const EXAMPLES: &str = "\
 Examples:

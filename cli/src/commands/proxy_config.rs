@@ -132,7 +132,7 @@ impl What {
                 (What::Clusters, "clusters"),
                 (What::Endpoints, "endpoints"),
             ],
-            What::Bootstrap | What::Log => &[],
+            What::Bootstrap | What::Log | What::Secrets => &[],
         }
     }
 }

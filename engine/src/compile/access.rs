@@ -101,7 +101,7 @@ fn permission(message: pb::Permission, depth: usize) -> Result<Check, Refusal> {
         Some(Rule::NotRule(rule)) => Ok(Check::Not(Box::new(permission(*rule, depth).at("not_rule")?))),
         Some(Rule::Header(message)) => header(message).at("header").map(Check::Header),
         Some(Rule::UrlPath(message)) => path(message).at("url_path"),
-        Some(Rule::DestinationIp(range)) => network_of(range).at("destination_ip").map(Check::Destination),
+        Some(Rule::DestinationIp(range)) => network_of(&range).at("destination_ip").map(Check::Destination),
         Some(Rule::DestinationPort(number)) => {
             let number = u32::from(port(number).at("destination_port")?);
             Ok(Check::DestinationPort(number..number + 1))
@@ -135,7 +135,7 @@ fn principal(message: pb::Principal, depth: usize) -> Result<Check, Refusal> {
             nothing_left(&message).at("authenticated")?;
             Ok(Check::Identity(name))
         }
-        Some(Identifier::DirectRemoteIp(range)) => network_of(range).at("direct_remote_ip").map(Check::Source),
+        Some(Identifier::DirectRemoteIp(range)) => network_of(&range).at("direct_remote_ip").map(Check::Source),
         Some(Identifier::Header(message)) => header(message).at("header").map(Check::Header),
         Some(Identifier::UrlPath(message)) => path(message).at("url_path"),
         Some(Identifier::Metadata(message)) => claim(message).at("metadata"),
@@ -164,7 +164,7 @@ fn path(message: matcher::PathMatcher) -> Result<Check, Refusal> {
     }
 }
 
-fn network_of(range: core::CidrRange) -> Result<IpNet, Refusal> {
+fn network_of(range: &core::CidrRange) -> Result<IpNet, Refusal> {
     let invalid = || Refusal::invalid(format!("`{}` is no network", range.address_prefix));
     let address: std::net::IpAddr = range.address_prefix.parse().map_err(|_| invalid())?;
     let length = range.prefix_len.map_or(0, |length| length.value);

@@ -93,7 +93,7 @@ pub(super) fn ipv6_too(has_ipv6: bool, port: u16) -> Vec<pb::AdditionalAddress> 
 
 fn of_port(service: &Service, port: &Port, address: IpAddr) -> Resource {
     let cluster = ClusterName::of(&service.host, port.number).to_string();
-    let http = || http_filter(&cluster, rds(&super::route_name(&service.host, port.number)));
+    let http = || http_filter(&cluster, rds(&super::route_name(&service.host, port.number)), Vec::new());
     let tcp = || message::tcp_filter(&cluster, &cluster);
     let (is_auto, is_tls) = (port.protocol == Protocol::Auto, port.protocol == Protocol::Https);
     let filter_chains = match port.protocol {
@@ -169,7 +169,7 @@ fn inbound_chains(model: &Model, node: &Node, port: &InboundPort<'_>) -> Vec<pb:
     let http = |matches| {
         let route_config = routes::inbound(&cluster);
         let specifier = hcm::http_connection_manager::RouteSpecifier::RouteConfig(route_config);
-        chain(&format!("{cluster}|http"), Some(matches), inbound_filter(&cluster, specifier, guards.http.clone()))
+        chain(&format!("{cluster}|http"), Some(matches), http_filter(&cluster, specifier, guards.http.clone()))
     };
     let tcp = |matches| {
         let chain = chain(&format!("{cluster}|tcp"), Some(matches), message::tcp_filter(&cluster, &cluster));
@@ -186,18 +186,6 @@ fn inbound_chains(model: &Model, node: &Node, port: &InboundPort<'_>) -> Vec<pb:
 fn guarded(mut before: Vec<pb::Filter>, mut chain: pb::FilterChain) -> pb::FilterChain {
     before.append(&mut chain.filters);
     pb::FilterChain { filters: before, ..chain }
-}
-
-/// HTTP with these filters before all others.
-fn inbound_filter(
-    stat_prefix: &str,
-    routes: hcm::http_connection_manager::RouteSpecifier,
-    mut before: Vec<hcm::HttpFilter>,
-) -> pb::Filter {
-    let mut manager = http_manager(stat_prefix, routes);
-    before.append(&mut manager.http_filters);
-    manager.http_filters = before;
-    message::network_filter(extension::HCM, &manager)
 }
 
 fn speaking_http(port: Option<NonZeroU16>) -> pb::FilterChainMatch {
@@ -243,9 +231,16 @@ pub(super) fn rds(name: &str) -> hcm::http_connection_manager::RouteSpecifier {
     })
 }
 
-fn http_filter(stat_prefix: &str, routes: hcm::http_connection_manager::RouteSpecifier) -> pb::Filter {
+/// HTTP within the mesh, with these filters before all others.
+fn http_filter(
+    stat_prefix: &str,
+    routes: hcm::http_connection_manager::RouteSpecifier,
+    mut before: Vec<hcm::HttpFilter>,
+) -> pb::Filter {
     let mut manager = http_manager(stat_prefix, routes);
     manager.upgrade_configs.push(upgrade(CONNECT));
+    before.append(&mut manager.http_filters);
+    manager.http_filters = before;
     message::network_filter(extension::HCM, &manager)
 }
 

@@ -262,7 +262,8 @@ impl<'a> Annotations<'a> {
         let is_share = |text: &str| text.parse().is_ok_and(|share: f64| (0.0..=100.0).contains(&share));
         let is_something = |text: &str| !text.trim().is_empty();
         let is_encoding = |text: &str| matches!(text, "text" | "json");
-        let known: [(&str, &'static str, fn(&str) -> bool, &str); 4] = [
+        type Known = (&'static str, &'static str, fn(&str) -> bool, &'static str);
+        let known: [Known; 4] = [
             ("accessLog", "MESH_ACCESS_LOG", is_something, "write a file, `/dev/stdout`, or `off`"),
             ("accessLogEncoding", "MESH_ACCESS_LOG_ENCODING", is_encoding, "write `text` or `json`"),
             ("accessLogFormat", "MESH_ACCESS_LOG_FORMAT", is_something, "leave it out for the default"),

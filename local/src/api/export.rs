@@ -52,7 +52,7 @@ fn is_the_users(resource: &str, found: &Value) -> bool {
         && !SYSTEM_NAMESPACES.contains(&object::namespace(found))
         && array(found, "/metadata/ownerReferences").is_empty()
         && !object::is_deleting(found)
-        && !(of_the_mesh && object::namespace(found).is_empty())
+        && (!of_the_mesh || !object::namespace(found).is_empty())
 }
 
 /// Leaves what its author wrote.

@@ -110,12 +110,12 @@ impl Store {
             journal: replay.journal,
         };
         for record in replay.objects {
-            state.place(record.change, &record.resource, Arc::new(record.object));
+            state.place(record.change, &record.resource, &Arc::new(record.object));
         }
         for record in replay.changes {
             state.version = object::version(&record.object);
             let object = Arc::new(record.object);
-            let previous = state.place(record.change, &record.resource, object.clone());
+            let previous = state.place(record.change, &record.resource, &object);
             let resource = record.resource.into();
             state.remember(Event { version: state.version, change: record.change, resource, object, previous });
         }
@@ -293,7 +293,7 @@ impl State {
             unwritten(self.journal.path(), &error)
         })?;
         let object = Arc::new(object);
-        let previous = self.place(change, resource, object.clone());
+        let previous = self.place(change, resource, &object);
         self.version = version;
         self.remember(Event { version, change, resource: resource.into(), object: object.clone(), previous });
         if resource == DEFINITIONS {
@@ -303,17 +303,17 @@ impl State {
     }
 
     /// Puts an object into the index or takes it out; returns what was there.
-    fn place(&mut self, change: Change, resource: &str, object: Arc<Value>) -> Option<Arc<Value>> {
-        let key = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
+    fn place(&mut self, change: Change, resource: &str, object: &Arc<Value>) -> Option<Arc<Value>> {
+        let key = (object::namespace(object).to_owned(), object::name(object).to_owned());
         if !self.objects.contains_key(resource) {
             self.objects.insert(resource.to_owned(), Objects::new());
         }
         let objects = self.objects.get_mut(resource)?;
         let previous = match change {
             Change::Deleted => objects.remove(&key),
-            Change::Added | Change::Modified => objects.insert(key, Arc::clone(&object)),
+            Change::Added | Change::Modified => objects.insert(key, Arc::clone(object)),
         };
-        self.owners.note(resource, previous.as_deref(), (change != Change::Deleted).then_some(&*object));
+        self.owners.note(resource, previous.as_deref(), (change != Change::Deleted).then_some(&**object));
         previous
     }
 

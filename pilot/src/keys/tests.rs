@@ -77,7 +77,7 @@ async fn a_key_set_is_fetched_and_anything_else_refused() {
         ("secret", Err("the answer is of no use")),
         ("deep", Err("the answer is of no use")),
         ("loop", Err("the redirect to")),
-        ("file", Err("`file:///etc/passwd` is no address")),
+        ("file", Err("the redirect to `file:///etc/passwd`")),
         ("nowhere", Err("the redirect to")),
         ("huge", Err("the answer is longer than")),
         ("garbage", Err("the answer cannot be read")),

@@ -63,10 +63,9 @@ impl Ads {
         let shown = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
         let svid = shown.and_then(|chain| svid::peer(Some(chain.as_slice()))).map(|peer| peer.id);
         let checked = self.authenticator.check(authorization).await;
-        let shown = Shown::of(checked, svid).map_err(|status| {
+        let shown = Shown::of(checked, svid).inspect_err(|status| {
             self.metrics.refused_stream();
             tracing::info!(reason = status.message(), "a proxy is not let in");
-            status
         })?;
         if !self.snapshots.is_ready() {
             return Err(Status::unavailable("Pilot has not read the state of the cluster yet; try again"));

@@ -1,6 +1,8 @@
 use super::*;
 
-fn tokens() -> (Vec<Box<str>>, Vec<Box<str>>, Vec<(Box<str>, String)>) {
+type Changes = (Vec<Box<str>>, Vec<Box<str>>, Vec<(Box<str>, String)>);
+
+fn tokens() -> Changes {
     (vec!["x-user".into()], vec!["authorization".into()], vec![("x-user".into(), "jason".to_owned())])
 }
 

@@ -59,7 +59,13 @@ impl Limits {
     }
 }
 
-fn within<T>(env: &Env, name: &str, what: &'static str, range: RangeInclusive<T>, default: T) -> Result<T, SettingError>
+fn within<T>(
+    env: &Env,
+    name: &str,
+    what: &'static str,
+    range: &RangeInclusive<T>,
+    default: T,
+) -> Result<T, SettingError>
 where
     T: FromStr<Err: Display> + PartialOrd + Display,
 {

@@ -31,8 +31,8 @@ fn main() -> ExitCode {
 
 /// The path of a program of others.
 fn peer(name: &str) -> String {
-    let folder = std::env::var("PEERS").expect("PEERS is the folder that scripts/get-peers fills");
-    format!("{folder}/{name}")
+    let folder = std::env::var_os("PEERS").expect("PEERS is the folder that scripts/get-peers fills");
+    format!("{}/{name}", folder.to_string_lossy())
 }
 
 /// A server of every protocol, and a pod to run clients in, both with sidecars.

@@ -80,7 +80,7 @@ pub(crate) fn roles_decide_by_path_method_and_header(mesh: &Mesh) {
         (&["-H", "x-caller: test-1", "-H", "x-caller: other", ratings], "403"),
         (&["--path-as-is", "-H", "x-caller: test", "http://ratings:9080/ratings/../health"], "403"),
         (&["--path-as-is", "-H", "x-caller: test", "http://ratings:9080//ratings/./0"], "200"),
-        (&["--http2-prior-knowledge", "-H", "x-caller: test", ratings], "200"),
+        (&["--http2", "-H", "x-caller: test", ratings], "200"),
         (&["--http2-prior-knowledge", ratings], "403"),
     ] {
         assert_eq!(status(mesh, from, arguments), expected, "{arguments:?}");

@@ -116,7 +116,7 @@ fn is_whole(mesh: &Mesh, acknowledged: &[usize]) -> Result<(), String> {
     let status = mesh.json(&["local", "status", "-o", "json"]);
     let pods = status["pods"].as_array().cloned().unwrap_or_default();
     let unready: Vec<_> = pods.iter().filter(|pod| pod["ready"] != true).map(|pod| pod["name"].to_string()).collect();
-    if pods.len() != 4 || !unready.is_empty() {
+    if pods.len() != 5 || !unready.is_empty() {
         return Err(format!("{} pods, not ready: {unready:?}", pods.len()));
     }
     let answer = mesh.exec(
@@ -138,7 +138,8 @@ pub(crate) fn whatever_is_killed_comes_back_and_nothing_is_lost(_: &Mesh) {
     let mut written = 0;
     for round in 0..ROUNDS {
         // Every part has its turn, in an order and at moments that the dice choose.
-        let part = if round < PARTS.len() { PARTS[round] } else { PARTS[usize::try_from(throw() % 6).unwrap_or(0)] };
+        let chosen = usize::try_from(throw() % 6).unwrap_or(0);
+        let part = PARTS.get(round).copied().unwrap_or(PARTS[chosen]);
         let (_, namespace) = namespace_of(&mesh);
         let open = mesh.gateway().to_owned();
         let victim = part.process(&mesh, throw()).unwrap_or_else(|| panic!("round {round}: there is no {part:?}"));

@@ -62,7 +62,7 @@ pub(crate) fn status_and_version_tell_people_and_programs(mesh: &Mesh) {
     let status = mesh.json(&["local", "status", "-o", "json"]);
     assert_eq!((&status["running"], &status["name"]), (&true.into(), &mesh.name().into()));
     assert_eq!(status["gateway"], format!("http://{}", mesh.gateway()));
-    assert_eq!(status["pods"].as_array().map(Vec::len), Some(8), "{status}");
+    assert_eq!(status["pods"].as_array().map(Vec::len), Some(9), "{status}");
     assert!(status["pods"].as_array().into_iter().flatten().all(|pod| pod["ready"] == true), "{status}");
     let text = mesh.meshctl(&["local", "status"]).ok().stdout;
     assert!(text.starts_with(&format!("mesh      {} (version ", mesh.name())), "{text}");

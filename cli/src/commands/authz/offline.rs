@@ -85,12 +85,12 @@ impl World {
             let resource = Resource::of(text(&value, &["apiVersion"]).unwrap_or_default(), &kind);
             match (resource, kind.as_str()) {
                 (Some(Resource::Pod), _) => {
-                    world.add_pod("pod", &value, name_of(&value).to_owned(), value.clone(), object)
+                    world.add_pod(("pod", name_of(&value)), &value, value.clone(), object);
                 }
                 (None, "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job") => {
                     let template = value.pointer("/spec/template").cloned().unwrap_or_default();
                     let kind = if kind == "Deployment" { "deploy".to_owned() } else { kind.to_lowercase() };
-                    world.add_pod(&kind, &value, format!("{}-0", name_of(&value)), template, object);
+                    world.add_pod((&kind, &format!("{}-0", name_of(&value))), &value, template, object);
                 }
                 (Some(resource), _) => {
                     if resource == Resource::Service {
@@ -110,7 +110,7 @@ impl World {
     }
 
     /// Adds a pod with an address of its own.
-    fn add_pod(&mut self, kind: &str, owner: &Value, name: String, mut pod: Value, object: &objects::Object) {
+    fn add_pod(&mut self, (kind, name): (&str, &str), owner: &Value, mut pod: Value, object: &objects::Object) {
         let Ok(nth) = u16::try_from(self.pods.len() + 1) else { return };
         let [high, low] = nth.to_be_bytes();
         let address = Ipv4Addr::new(10, 0, high, low).to_string();

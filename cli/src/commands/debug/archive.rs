@@ -65,8 +65,7 @@ mod tests {
     #[test]
     fn tar_reads_what_was_packed() {
         let long = format!("proxies/{}/{}/clusters.json", "n".repeat(63), "p".repeat(63));
-        let files =
-            [("a.txt".to_owned(), b"hello".to_vec()), (long.clone(), vec![b'x'; 1500]), ("e".to_owned(), Vec::new())];
+        let files = [("a.txt".to_owned(), b"hello".to_vec()), (long, vec![b'x'; 1500]), ("e".to_owned(), Vec::new())];
         let packed = pack("mesh-debug", &files, 1_700_000_000).expect("it can be packed");
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("t.tar.gz");

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Selection};
 use crate::columns;
 use crate::error::Error;
-use crate::mesh::{self, Pilot, items};
+use crate::mesh::{self, Daemon, items};
 use crate::resources::{Resource, name_of, namespace_of, text};
 use crate::table::age;
 use crate::wait::{self, Change};
@@ -20,7 +20,7 @@ use crate::wait::{self, Change};
 pub(super) struct Live {
     pub(super) registry: Registry,
     objects: Vec<(Source, Value)>,
-    pilots: Result<Vec<Pilot>, Error>,
+    pilots: Result<Vec<Daemon>, Error>,
     /// What could not be listed, and why.
     pub(super) not_listed: Vec<String>,
     /// Every connected proxy.

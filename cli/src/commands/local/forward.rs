@@ -188,7 +188,7 @@ async fn connection(mut client: TcpStream, there: u16, target: &Shared) -> Optio
         }
     };
     let refusal = forwarder.take_error(there);
-    let Some(mut stream) = forwarder.take_stream(there) else { return None };
+    let mut stream = forwarder.take_stream(there)?;
     let refused = async {
         match refusal {
             Some(refusal) => match refusal.await {
@@ -275,7 +275,7 @@ fn resolve(pod: &Value, service: Option<&Value>, word: &str) -> Result<u16, Erro
     };
     if let Some(service) = service {
         let ports = list(service, "/spec/ports");
-        let found = ports.iter().find(|port| port["name"] == *word || port["port"].to_string() == word);
+        let found = ports.iter().find(|port| port["name"] == *word || port["port"].as_u64() == word.parse().ok());
         let Some(found) = found else { return Err(unknown("service", service, described(&ports, "port"))) };
         let target = match &found["targetPort"] {
             Value::String(name) => name.parse().ok().or_else(|| of_pod(name)),

@@ -86,7 +86,7 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &RestartArgs) -> Result<(), Erro
                 app.ui.line(&format!("{label} restarted{why}"))?;
             }
         }
-        show(app, &args.output, facts)?;
+        show(app, &args.output, &facts)?;
         if let (Some(limit), false) = (args.wait, found.is_empty()) {
             let time = workloads::until_rolled_out(app, mesh, &cluster, &answers, limit).await?;
             app.ui.say(&app.ui.err.good(&format!("rolled out in {}", took(time))));

@@ -73,7 +73,7 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &ScaleArgs) -> Result<(), Error>
             }
             changed.push(answer);
         }
-        show(app, &args.output, facts)?;
+        show(app, &args.output, &facts)?;
         if let Some(limit) = args.wait {
             let time = workloads::until_rolled_out(app, mesh, &cluster, &changed, limit).await?;
             app.ui.say(&app.ui.err.good(&format!("ready in {}", took(time))));
@@ -86,7 +86,7 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &ScaleArgs) -> Result<(), Error>
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub(super) fn show(app: &App, output: &Format, facts: Vec<Value>) -> Result<(), Error> {
+pub(super) fn show(app: &App, output: &Format, facts: &[Value]) -> Result<(), Error> {
     let value = json!({ "deployments": facts });
     match output {
         Format::Json => app.ui.json(&value),

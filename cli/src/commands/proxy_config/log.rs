@@ -19,12 +19,12 @@ const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
 
 pub(super) async fn run(app: &App, cluster: &Cluster, pod: &Value, args: &ConfigArgs) -> Result<(), Error> {
     let mut daemon = daemon(cluster, pod).await?;
-    let current = daemon.text(Method::GET, "/logging").await?;
+    let current = daemon.says(Method::GET, "/logging").await?;
     let filter = match &args.level {
-        _ if args.reset => daemon.text(Method::POST, "/logging?reset=true").await?,
+        _ if args.reset => daemon.says(Method::POST, "/logging?reset=true").await?,
         Some(level) => {
             let wanted = Levels::of(&current).changed(level)?.filter();
-            daemon.text(Method::POST, &format!("/logging?level={}", encoded(&wanted))).await?
+            daemon.says(Method::POST, &format!("/logging?level={}", encoded(&wanted))).await?
         }
         None => current,
     };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::App;
 use crate::cluster::Cluster;
 use crate::error::{Error, count};
-use crate::mesh::{self, Pilot, known};
+use crate::mesh::{self, Daemon, known};
 use crate::table::Table;
 
 /// How the resources of a proxy stand.
@@ -36,7 +36,7 @@ struct Difference {
 const FIELDS: [(&str, &str); 4] = [("LDS", "listeners"), ("RDS", "routes"), ("CDS", "clusters"), ("EDS", "endpoints")];
 
 /// Asks both sides.
-pub(super) async fn proxy(cluster: &Cluster, pilots: &mut [Pilot], id: &str) -> Result<Comparison, Error> {
+pub(super) async fn proxy(cluster: &Cluster, pilots: &mut [Daemon], id: &str) -> Result<Comparison, Error> {
     let mut sent = Vec::new();
     for pilot in pilots {
         let answer: ProxyResources = pilot.connection.get(&format!("/v1/resources?proxy={id}")).await?;

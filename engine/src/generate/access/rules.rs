@@ -112,7 +112,8 @@ fn permission(rule: &AccessRule, is_http: bool) -> Option<pb::Permission> {
         Constraint::Header(name, values) => Some((name, values)),
         _ => None,
     });
-    if !is_http && !(rule.paths.is_empty() && rule.methods.is_empty() && headers.clone().next().is_none()) {
+    let is_about_http = !rule.paths.is_empty() || !rule.methods.is_empty() || headers.clone().next().is_some();
+    if !is_http && is_about_http {
         return None;
     }
     let of = |rule| pb::Permission { rule: Some(rule) };

@@ -6,6 +6,7 @@ fn injection() -> Injection {
     Injection::new(Images::of_version("1"), "ROOT")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the tests give it literals")]
 fn pod(container: Value, annotations: Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "annotations": annotations},
