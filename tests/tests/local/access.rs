@@ -110,7 +110,7 @@ pub(crate) fn roles_decide_by_path_method_and_header(mesh: &Mesh) {
         assert_eq!(check("details", &["POST", "/details/0"]).code, 1);
     }
     done(mesh.meshctl(&["delete", "-f", roles.path(), "-f", &enable, "--wait"]));
-    assert_eq!(status(mesh, from, &post), "404", "the application answers again");
+    assert_eq!(status(mesh, from, &post), "405", "the application answers again");
 }
 
 pub(crate) fn tokens_decide_who_sees_the_page(mesh: &Mesh) {
