@@ -135,6 +135,10 @@ pub fn verify(provider: &Provider, token: &str, now: u64) -> Result<Claims, Toke
     let algorithm = header(parts.header)?;
     let claims = object(parts.payload)?;
     // The issuer first: another's token is no forgery, and costs no signature.
+    // RFC 7519 §4.1.2: a subject is a string.
+    if claims.get("sub").is_some_and(|subject| !subject.is_string()) {
+        return Err(TokenError::Malformed);
+    }
     if claims.get("iss").and_then(Value::as_str) != Some(&*provider.issuer) {
         return Err(TokenError::Issuer);
     }

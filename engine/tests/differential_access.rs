@@ -164,7 +164,9 @@ fn requests(token: &dyn Fn(&Value, &str) -> String) -> Vec<Asked> {
         all.push(asked("GET", "/admin").with("authorization", &bearer));
     }
     let bearer = |kind: &str| format!("Bearer {}", token(&good, kind));
-    for kind in ["forged", "none", "cut", "HS256"] {
+    // Not a token by a symmetric algorithm: Envoy lets it pass as if it were none, and this engine lets nothing pass that
+    // it cannot verify.
+    for kind in ["forged", "none", "cut"] {
         all.push(asked("GET", "/admin").with("authorization", &bearer(kind)));
     }
     all.push(asked("GET", &format!("/admin?access_token={}", token(&good, "good"))));

@@ -8,6 +8,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"time"
 )
 
 func main() {
@@ -17,7 +18,9 @@ func main() {
 	case len(os.Args) == 4 && os.Args[1] == "client":
 		check(os.Args[2], os.Args[3])
 	case len(os.Args) == 2 && os.Args[1] == "idle":
-		select {}
+		for {
+			time.Sleep(time.Hour)
+		}
 	default:
 		fmt.Fprintln(os.Stderr, "usage: web server | web client URL URL2 | web idle")
 		os.Exit(2)
