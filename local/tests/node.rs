@@ -254,9 +254,9 @@ async fn configuration_reaches_the_program() {
 }
 
 #[tokio::test]
-async fn ports_of_pods_and_of_balanced_services_are_reached_from_the_host() {
+async fn ports_of_pods_are_reached_from_the_host() {
     let mesh = Mesh::start().await;
-    let address = mesh.serve("a", &["serve", "8080", "I am a"]).await;
+    let _ = mesh.serve("a", &["serve", "8080", "I am a"]).await;
     let ask = async |stream: &mut dyn DuplexStream| {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
         let mut answer = String::new();
@@ -265,24 +265,6 @@ async fn ports_of_pods_and_of_balanced_services_are_reached_from_the_host() {
     let mut forward = mesh.pods().portforward("a", &[8080]).await.expect("a forwarded port");
     let mut stream = forward.take_stream(8080).expect("its stream");
     assert!(ask(&mut stream).await.expect("an answer").ends_with("I am a"));
-
-    mesh.create(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"},
-        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.7.7", "ports": [{"port": 80, "targetPort": 8080}]}}))
-        .await;
-    mesh.create(json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "front-1", "labels": {"kubernetes.io/service-name": "front"}},
-        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-    }))
-    .await;
-    for address in mesh.record.host_ports[0].addresses.clone() {
-        eventually("the host's port answers", async || {
-            let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
-            ask(&mut stream).await.ok().filter(|answer| answer.ends_with("I am a"))
-        })
-        .await;
-    }
     mesh.stop().await;
 }
 

@@ -31,7 +31,7 @@ impl Proxy {
     /// Sends everything to a port on this machine, by `http` or `http2`.
     pub(crate) fn start(upstream: u16, protocol: &str) -> Self {
         let port = free_port();
-        let config = Scratch::file("proxy.json", &config(port, upstream, protocol).to_string());
+        let config = Scratch::file(&format!("proxy-{port}.json"), &config(port, upstream, protocol).to_string());
         let mut command = Command::new(program("mesh-proxy"));
         for name in ["MESH_ADMIN_PORT", "MESH_METRICS_PORT", "MESH_READINESS_PORT"] {
             command.env(name, "0");
