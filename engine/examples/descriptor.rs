@@ -34,6 +34,7 @@ const ROOTS: &[&str] = &[
     ".envoy.extensions.filters.network.rbac.v3.RBAC",
     ".envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
     ".envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+    ".envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
     ".envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
     ".envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
     ".envoy.extensions.upstreams.http.v3.HttpProtocolOptions",

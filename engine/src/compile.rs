@@ -16,6 +16,7 @@ mod route;
 mod route_action;
 mod route_match;
 mod strict;
+mod tls;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

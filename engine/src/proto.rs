@@ -18,6 +18,8 @@ pub use envoy_types::pb::envoy::extensions::filters::network::http_connection_ma
 pub use envoy_types::pb::envoy::extensions::filters::network::rbac::v3 as network_rbac;
 pub use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
 pub use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as previous_hosts;
+pub use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;
+pub use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 pub use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 pub use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub use envoy_types::pb::envoy::r#type::v3 as types;
@@ -114,6 +116,21 @@ pub mod extension {
     pub const TLS_INSPECTOR: (&str, &str) = (
         "envoy.filters.listener.tls_inspector",
         "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    );
+    /// Transport socket without encryption.
+    pub const RAW_BUFFER: (&str, &str) = (
+        "envoy.transport_sockets.raw_buffer",
+        "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+    );
+    /// Transport socket of TLS, to a cluster's endpoints.
+    pub const UPSTREAM_TLS: (&str, &str) = (
+        "envoy.transport_sockets.tls",
+        "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+    );
+    /// Transport socket of TLS, in a filter chain.
+    pub const DOWNSTREAM_TLS: (&str, &str) = (
+        "envoy.transport_sockets.tls",
+        "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
     );
     /// Retries go to endpoints that were not tried.
     pub const PREVIOUS_HOSTS: (&str, &str) = (

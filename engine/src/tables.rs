@@ -10,6 +10,7 @@ mod outlier;
 mod retry;
 mod route;
 mod seen;
+mod tls;
 mod usage;
 mod waiting;
 
@@ -31,6 +32,7 @@ pub use route::{
     RedirectPath, Route, RouteTable, Subject, VirtualHost, WeightedCluster,
 };
 pub use seen::{Seen, ServerName};
+pub use tls::{ClientTls, ServerTls, SocketMatch, alpn};
 pub use usage::{Limits, RetryLimit, Usage, take_one};
 pub use waiting::{Place, Waiting};
 

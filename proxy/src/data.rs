@@ -369,6 +369,7 @@ fn original_destinations(name: &str) -> Cluster {
         limits: NO_LIMITS,
         requests_per_connection: None,
         outlier: None,
+        sockets: Vec::new(),
         service: None,
     };
     Cluster { spec: Arc::new(spec), endpoints: None, usage: Arc::default() }

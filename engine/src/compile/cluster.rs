@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cluster_limits;
 use super::endpoints::{assignment, mesh_text};
 use super::strict::{At, Refusal, decode, duration, named, nothing_left, typed};
+use super::{cluster_limits, tls};
 use crate::proto::{cluster as pb, core, extension, upstream_http};
 use crate::tables::{Cluster, ClusterSpec, Discovery, Endpoints, Identity, Lb, Name, Upstream};
 
@@ -37,6 +37,7 @@ pub(super) fn compile(name: &str, body: &[u8], old: Option<&Endpoints>) -> Resul
     let outlier = outlier.transpose().at("outlier_detection")?.flatten();
     let breakers = message.circuit_breakers.take().unwrap_or_default();
     let limits = cluster_limits::compile(breakers).at("circuit_breakers")?;
+    let sockets = tls::sockets(take(&mut message.transport_socket_matches))?;
     let service = message.metadata.take().and_then(|metadata| identity(&metadata));
     nothing_left(&message)?;
     let spec = ClusterSpec {
@@ -48,6 +49,7 @@ pub(super) fn compile(name: &str, body: &[u8], old: Option<&Endpoints>) -> Resul
         limits,
         requests_per_connection,
         outlier,
+        sockets,
         service,
     };
     Ok(Cluster { spec: Arc::new(spec), endpoints, usage: Arc::default() })

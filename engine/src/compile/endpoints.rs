@@ -9,6 +9,9 @@ use super::strict::{At, Refusal, decode, named, nothing_left, socket_address};
 use crate::proto::{core, endpoint as pb};
 use crate::tables::{Endpoint, Endpoints, Load, Name};
 
+/// Metadata by which a cluster chooses how to connect to an endpoint.
+pub(crate) const SOCKET_MATCH: &str = "envoy.transport_socket_match";
+
 /// Compiles an assignment that came by EDS. Counters of addresses that stay are those of `old`.
 pub(super) fn compile(name: &str, body: &[u8], old: Option<&Endpoints>) -> Result<Endpoints, Refusal> {
     let message: pb::ClusterLoadAssignment = decode(body)?;
@@ -60,7 +63,9 @@ fn of_locality(
 fn one(mut message: pb::LbEndpoint, known: &HashMap<SocketAddr, &Arc<Load>>) -> Result<Endpoint, Refusal> {
     let status = core::HealthStatus::try_from(take(&mut message.health_status))
         .map_err(|error| Refusal::invalid(format!("health_status: {error}")))?;
-    let metadata = message.metadata.take().unwrap_or_default();
+    let mut metadata = message.metadata.take().unwrap_or_default();
+    let socket_words = metadata.filter_metadata.remove(SOCKET_MATCH).map(super::tls::words).transpose();
+    let socket_words = socket_words.at(SOCKET_MATCH).at("metadata")?.unwrap_or_default();
     let text = |key: &str| mesh_text(&metadata, key);
     if message.load_balancing_weight.is_some_and(|weight| weight.value == 1) {
         message.load_balancing_weight = None;
@@ -89,6 +94,7 @@ fn one(mut message: pb::LbEndpoint, known: &HashMap<SocketAddr, &Arc<Load>>) -> 
         version: text("version"),
         service_account: text("service_account"),
         speaks_h2: &*text("proxy") == "h2",
+        socket_words,
         load: known.get(&address).map_or_else(Arc::default, |load| Arc::clone(load)),
     })
 }

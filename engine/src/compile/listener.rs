@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::strict::{At, Refusal, decode, duration, named, nothing_left, port, socket_address, typed};
-use super::{access, http};
+use super::{access, http, tls};
 use crate::proto::{core, extension, http_inspector, listener as pb, original_dst, protobuf, tls_inspector};
 use crate::tables::{Chain, ChainMatch, Filter, Listener, Name, Ports, Rbac, ServerName};
 
@@ -127,6 +127,7 @@ fn chain(mut message: pb::FilterChain) -> Result<Chain, Refusal> {
     let name = take(&mut message.name);
     let matches = chain_match(message.filter_chain_match.take()).at("filter_chain_match")?;
     let mut filters = take(&mut message.filters);
+    let tls = message.transport_socket.take().map(tls::server).transpose().at("transport_socket")?.flatten();
     nothing_left(&message)?;
     let Some(last) = filters.pop() else {
         return Err(Refusal::invalid("a filter chain has a filter that ends it: HTTP or TCP"));
@@ -141,7 +142,7 @@ fn chain(mut message: pb::FilterChain) -> Result<Chain, Refusal> {
         rbac.push(access::network(&name, &any).at_nth("filters", nth)?);
     }
     let filter = extension_of(last).and_then(|(_, any)| terminal(&any, rbac)).at_nth("filters", count)?;
-    Ok(Chain { name: name.into(), matches, filter })
+    Ok(Chain { name: name.into(), matches, tls, filter })
 }
 
 /// A filter's name and configuration.

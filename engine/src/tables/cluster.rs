@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Ejections, Health, Limits, Name, Outlier, Usage};
+use super::{Ejections, Health, Limits, Name, Outlier, SocketMatch, Usage};
 
 /// A cluster with the endpoints that it has now.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct ClusterSpec {
     pub requests_per_connection: Option<NonZeroU32>,
     /// When endpoints are ejected; `None` is never.
     pub outlier: Option<Outlier>,
+    /// How endpoints are connected to; empty is in clear text.
+    pub sockets: Vec<SocketMatch>,
     /// The service that the cluster belongs to, for telemetry.
     pub service: Option<Identity>,
 }
@@ -136,6 +138,8 @@ pub struct Endpoint {
     pub service_account: Box<str>,
     /// Whether a proxy of the mesh stands beside it, which takes HTTP/2 for any application that speaks HTTP.
     pub speaks_h2: bool,
+    /// Words by which the cluster chooses how to connect to it, in their order.
+    pub socket_words: Vec<(Box<str>, Box<str>)>,
     /// Counters that the data path keeps; they survive updates as long as the address stays in the cluster.
     pub load: Arc<Load>,
 }

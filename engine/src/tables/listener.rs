@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Access, Name, Rbac, RouteTable, Seen, ServerName, Tables, WeightedCluster};
+use super::{Access, Name, Rbac, RouteTable, Seen, ServerName, ServerTls, Tables, WeightedCluster};
 
 /// A compiled listener.
 #[derive(Debug)]
@@ -118,6 +118,8 @@ pub struct Chain {
     pub name: Box<str>,
     /// What it is for.
     pub matches: ChainMatch,
+    /// TLS that ends here, before the filter sees a byte; `None` passes bytes as they are.
+    pub tls: Option<ServerTls>,
     /// What it does.
     pub filter: Filter,
 }

@@ -1,0 +1,63 @@
+//! Where TLS begins and ends, with the proxy's own SVID.
+
+use std::sync::Arc;
+
+use super::{ClusterSpec, Endpoint};
+
+/// TLS that a filter chain ends, with the proxy's own SVID. Callers show a certificate of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// What is chosen from in ALPN, the best first; empty chooses nothing.
+    pub alpn: Vec<Box<str>>,
+}
+
+/// TLS to a cluster's endpoints, with the proxy's own SVID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientTls {
+    /// SPIFFE IDs of which the server must have one (secure naming); empty refuses every server.
+    pub servers: Vec<Box<str>>,
+    /// Server name (SNI) that is sent; empty sends none.
+    pub server_name: Box<str>,
+    /// Words of ALPN for what may be spoken to the cluster, the best first (`mesh-h2`, `mesh-http/1.1`, `mesh`). A connection
+    /// offers those of them that fit what it will carry: one for opaque bytes offers [`alpn::OPAQUE`] alone.
+    pub alpn: Vec<Box<str>>,
+}
+
+/// How endpoints are connected to: the first whose words the endpoint has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketMatch {
+    /// Its name, for people.
+    pub name: Box<str>,
+    /// What the endpoint's words must be; empty fits every endpoint.
+    pub wanted: Vec<(Box<str>, Box<str>)>,
+    /// TLS; `None` is clear text.
+    pub tls: Option<Arc<ClientTls>>,
+}
+
+/// Words of ALPN that tell the mesh's own TLS from an application's.
+pub mod alpn {
+    /// HTTP/2.
+    pub const HTTP2: &str = "mesh-h2";
+    /// HTTP/1.1.
+    pub const HTTP1: &str = "mesh-http/1.1";
+    /// Bytes that nobody looks into.
+    pub const OPAQUE: &str = "mesh";
+    /// All of them.
+    pub const ALL: [&str; 3] = [HTTP2, HTTP1, OPAQUE];
+}
+
+impl ClusterSpec {
+    /// TLS with which an endpoint is connected to; `None` is clear text.
+    ///
+    /// As in Envoy an endpoint that nothing fits is connected to in clear text.
+    #[must_use]
+    pub fn tls_for(&self, endpoint: &Endpoint) -> Option<&Arc<ClientTls>> {
+        self.sockets.iter().find(|socket| socket.fits(endpoint))?.tls.as_ref()
+    }
+}
+
+impl SocketMatch {
+    fn fits(&self, endpoint: &Endpoint) -> bool {
+        self.wanted.iter().all(|wanted| endpoint.socket_words.contains(wanted))
+    }
+}
