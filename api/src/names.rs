@@ -64,6 +64,12 @@ pub const TOKEN_AUDIENCE: &str = "mesh-pilot";
 pub const CA_TOKEN_AUDIENCE: &str = "mesh-ca";
 /// Name of the file with that token, in [`PROXY_DIR`].
 pub const CA_TOKEN_FILE: &str = "ca-token";
+/// The socket at which the proxy hands the pod's identity out, in a volume of the pod's own.
+pub const WORKLOAD_SOCKET: &str = "/var/run/secrets/workload-spiffe-uds/socket";
+/// Name of that volume.
+pub const WORKLOAD_VOLUME: &str = "workload-socket";
+/// Environment variable by which SPIFFE's libraries find that socket.
+pub const WORKLOAD_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// Where injection mounts the proxy's own files: `token`, and `ca-token` for the CA.
 pub const PROXY_DIR: &str = "/var/run/secrets/mesh";
 

@@ -2,11 +2,12 @@
 //!
 //! What is added: the init container [`INIT_CONTAINER`] with the interception rules, the native sidecar
 //! [`PROXY_CONTAINER`] (an init container that restarts always, so that it starts before the application and ends
-//! after it), a volume with its token, and the annotation [`STATUS`], by which an injected pod is known again and can
+//! after it), a volume with its token and one for the socket of its identity, and the annotation [`STATUS`], by which an injected pod is known again and can
 //! be brought back. What the pod's annotations ask for is in `options`.
 
 use api::names::{
-    CLASSIC_INJECT, INIT_CONTAINER, INJECT, PROXY_CONTAINER, PROXY_UID, STATUS, SYSTEM_NAMESPACE, proxy_port,
+    CLASSIC_INJECT, INIT_CONTAINER, INJECT, PROXY_CONTAINER, PROXY_UID, STATUS, SYSTEM_NAMESPACE, WORKLOAD_VOLUME,
+    proxy_port,
 };
 use serde_json::{Map, Value, json};
 
@@ -17,16 +18,19 @@ mod object;
 mod options;
 mod probes;
 mod remove;
+mod socket;
 
 pub use object::{inject_object, pod_path};
 pub use probes::Original;
 pub use remove::{Status, remove_object, remove_pod};
+pub use socket::Granted;
 
 pub(crate) use containers::{ca_token_source, proxy_env, proxy_security, proxy_volume, ready_probe};
 pub(crate) use object::{extend_object, plan_object};
 
 use options::Options;
 pub(crate) use probes::Rewrite;
+pub(crate) use socket::Grant;
 
 /// What injection depends on: the same for the webhook and the CLI.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +179,8 @@ pub(crate) struct Additions {
     pub(crate) volumes: Vec<Value>,
     /// Probes that ask the proxy from now on.
     pub(crate) rewrites: Vec<Rewrite>,
+    /// Containers of the application that are given the socket of the pod's identity.
+    pub(crate) grants: Vec<Grant>,
     /// The value of [`STATUS`].
     pub(crate) status: Value,
 }
@@ -226,7 +232,7 @@ fn plan(pod: &Value, injection: &Injection, owner: Option<&str>) -> Result<Resul
     let names = |items: &[Value]| items.iter().map(|item| item["name"].clone()).collect::<Vec<_>>();
     let mut status = json!({
         "initContainers": names(&init_containers),
-        "volumes": [PROXY_CONTAINER],
+        "volumes": [PROXY_CONTAINER, WORKLOAD_VOLUME],
         "ports": options::application_ports(pod),
         "created": created(pod),
     });
@@ -236,22 +242,23 @@ fn plan(pod: &Value, injection: &Injection, owner: Option<&str>) -> Result<Resul
     if !rewrites.is_empty() {
         status["probes"] = rewrites.iter().map(Rewrite::status).collect();
     }
-    Ok(Ok(Additions { init_containers, containers, volumes: vec![proxy_volume()], rewrites, status }))
+    let grants = if options.workload_socket { socket::plan(pod) } else { Vec::new() };
+    if !grants.is_empty() {
+        status["sockets"] = grants.iter().map(Grant::status).collect();
+    }
+    let volumes = vec![proxy_volume(), socket::volume()];
+    Ok(Ok(Additions { init_containers, containers, volumes, rewrites, grants, status }))
 }
 
 /// Fields that injection makes, as they are not there. The volume that the API server adds to every pod does not count:
 /// a template does not have it yet.
 fn created(pod: &Value) -> Vec<&'static str> {
-    let is_servers = |volume: &Value| {
-        volume.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with("kube-api-access-"))
-    };
     let volumes = pod.pointer("/spec/volumes");
-    let only_servers = |volumes: &Vec<Value>| !volumes.is_empty() && volumes.iter().all(is_servers);
     [
         ("metadata", pod.get("metadata").is_none()),
         ("annotations", pod.pointer("/metadata/annotations").is_none()),
         ("initContainers", pod.pointer("/spec/initContainers").is_none()),
-        ("volumes", volumes.is_none_or(|volumes| volumes.as_array().is_some_and(only_servers))),
+        ("volumes", volumes.is_none_or(|volumes| volumes.as_array().is_some_and(|own| socket::is_the_servers(own)))),
     ]
     .into_iter()
     .filter_map(|(name, is_created)| is_created.then_some(name))
@@ -290,6 +297,7 @@ fn refuse_clashes(pod: &Value, status_port: u16) -> Result<(), Refusal> {
 /// The pod with the additions.
 fn apply(mut pod: Value, additions: Additions) -> Result<Value, Refusal> {
     probes::apply(&mut pod, additions.rewrites);
+    socket::apply(&mut pod, additions.grants);
     let spec = child(&mut pod, "spec", "spec")?;
     for (key, mut items) in [
         ("initContainers", additions.init_containers),
@@ -346,7 +354,11 @@ fn skip(pod: &Value, injection: &Injection) -> Result<Option<Skip>, Refusal> {
     for (list, what) in [("containers", "container"), ("initContainers", "container"), ("volumes", "volume")] {
         for item in spec.get(list).and_then(Value::as_array).into_iter().flatten() {
             let name = item.get("name").and_then(Value::as_str).unwrap_or_default();
-            if name == PROXY_CONTAINER || (name == INIT_CONTAINER && what == "container") {
+            let is_ours = match what {
+                "container" => [PROXY_CONTAINER, INIT_CONTAINER].contains(&name),
+                _ => [PROXY_CONTAINER, WORKLOAD_VOLUME].contains(&name),
+            };
+            if is_ours {
                 return Err(Refusal::NameTaken { what, name: name.to_owned() });
             }
         }

@@ -16,6 +16,7 @@ mod insert;
 mod lines;
 mod probes;
 mod same;
+mod socket;
 mod take;
 
 use lines::{Edit, Lines};

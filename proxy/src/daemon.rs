@@ -27,6 +27,7 @@ use crate::settings::{Role, Settings};
 use crate::snapshot::Snapshots;
 use crate::sockets::{BindError, Sockets, bind};
 use crate::static_config::{self, StaticError};
+use crate::workload_api::{SocketError, WorkloadApi, WorkloadMetrics};
 use crate::xds;
 
 /// Why the proxy cannot start, or has stopped.
@@ -62,6 +63,9 @@ pub enum DaemonError {
     /// No TLS for the application's probes.
     #[error("the application's probes cannot be made")]
     Probes(#[from] rustls::Error),
+    /// The pod's identity cannot be handed out.
+    #[error("the socket of the Workload API cannot be opened (MESH_WORKLOAD_SOCKET=off does without)")]
+    WorkloadSocket(#[from] SocketError),
     /// A part of it has failed that it cannot do without.
     #[error(transparent)]
     Task(#[from] TaskFailure),
@@ -118,6 +122,7 @@ impl Daemon {
 
         let upstreams = path.upstream_tasks().clone();
         let identity = identity::Identity::start(&settings, mark, &metrics, &background);
+        hand_out(&settings, &identity, &metrics, &background)?;
         let mut sockets =
             Sockets::new(snapshots.clone(), Arc::clone(&path), settings.role.clone(), connections.clone());
         let pilot = follow((&settings, mark, &identity), &mut sockets, (&snapshots, &metrics, &background))?;
@@ -222,6 +227,22 @@ impl OwnPorts {
             readiness: open("readiness", everywhere, settings.ports.readiness)?,
         })
     }
+}
+
+/// Hands the identity out to the pod, where there is one and somebody may have it.
+fn hand_out(
+    settings: &Settings,
+    identity: &identity::Identity,
+    metrics: &Metrics,
+    background: &Tasks,
+) -> Result<(), SocketError> {
+    let is_static = matches!(settings.role, Role::Static(_));
+    let Some(path) = settings.workload_api.path.as_deref().filter(|_| !is_static) else { return Ok(()) };
+    let counters = WorkloadMetrics::default();
+    metrics.register(|registry| counters.register(registry));
+    let api = WorkloadApi::open(path, settings.workload_api.users.clone(), identity.svids.clone(), counters)?;
+    background.spawn("workload api", api.serve(background.token().clone()));
+    Ok(())
 }
 
 /// Keeps up with who is where, some time after endpoints have changed, so that many changes are taken up together.

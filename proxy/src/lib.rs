@@ -49,6 +49,7 @@ mod timer;
 pub mod trace_context;
 mod upgrade;
 mod upstream;
+pub mod workload_api;
 pub mod xds;
 
 pub use data::{DataPath, H2, Settings};

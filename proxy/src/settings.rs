@@ -19,6 +19,7 @@ use crate::data::H2;
 use crate::frames::FrameLimits;
 use crate::metrics::MAX_SERIES;
 use crate::trace_context::Tracing;
+use crate::workload_api;
 
 /// What the proxy is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +83,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Probes of the application that the proxy makes.
     pub app_probes: AppProbes,
+    /// Where the pod's identity is handed out.
+    pub workload_api: workload_api::Settings,
 }
 
 /// What a line of the access log looks like, as it was asked for.
@@ -210,6 +213,7 @@ impl Settings {
             ports: Ports::read(env, flags)?,
             limits: Limits::read(env)?,
             app_probes: env.parse("MESH_APP_PROBES", "the application's probes in JSON")?.unwrap_or_default(),
+            workload_api: workload_api::Settings::read(env)?,
             role,
         })
     }

@@ -6,7 +6,7 @@ use api::names::{
 use serde_json::{Map, Value, json};
 
 use super::options::Options;
-use super::{Injection, meta, probes};
+use super::{Injection, meta, probes, socket};
 
 pub(super) fn init(injection: &Injection, options: &Options) -> Value {
     json!({
@@ -48,6 +48,9 @@ pub(super) fn proxy(
         if let Some(level) = &options.log_level {
             env.push(json!({"name": "MESH_LOG", "value": level}));
         }
+        if let Some(users) = &options.workload_users {
+            env.push(json!({"name": "MESH_WORKLOAD_SOCKET_USERS", "value": users}));
+        }
         if !probes.is_empty() {
             env.push(json!({"name": probes::VARIABLE, "value": Value::Object(probes).to_string()}));
         }
@@ -64,7 +67,10 @@ pub(super) fn proxy(
         "readinessProbe": probe(options.status_port, 10, 3),
         "resources": options.resources.to_json(),
         "securityContext": proxy_security(),
-        "volumeMounts": [{"name": PROXY_CONTAINER, "mountPath": PROXY_DIR, "readOnly": true}],
+        "volumeMounts": [
+            {"name": PROXY_CONTAINER, "mountPath": PROXY_DIR, "readOnly": true},
+            socket::proxy_mount(),
+        ],
     });
     if let Some(fields) = proxy.as_object_mut().filter(|_| !options.is_native) {
         fields.shift_remove("restartPolicy");

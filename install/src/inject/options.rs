@@ -19,7 +19,7 @@ const CLASSIC_TRAFFIC: &str = "traffic.sidecar.istio.io/";
 const CLASSIC: &str = "sidecar.istio.io/";
 
 /// Every annotation of ours on a pod.
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 28] = [
     "sidecar.meshctl.io/inject",
     "sidecar.meshctl.io/status",
     "sidecar.meshctl.io/includeInboundPorts",
@@ -46,6 +46,8 @@ const NAMES: [&str; 26] = [
     "sidecar.meshctl.io/accessLogEncoding",
     "sidecar.meshctl.io/accessLogFormat",
     "sidecar.meshctl.io/traceSampling",
+    "sidecar.meshctl.io/workloadSocket",
+    "sidecar.meshctl.io/workloadSocketUsers",
 ];
 
 /// What a pod asks of its sidecar.
@@ -67,6 +69,10 @@ pub(super) struct Options {
     pub(super) holds_application: bool,
     /// What the proxy logs.
     pub(super) log_level: Option<String>,
+    /// Whether the application can reach the socket of the pod's identity.
+    pub(super) workload_socket: bool,
+    /// Users that may ask there; `None`: all.
+    pub(super) workload_users: Option<String>,
 }
 
 /// Resources of the proxy's container.
@@ -138,6 +144,8 @@ impl Options {
             holds_application: annotations.holds_application()?,
             telemetry,
             log_level: annotations.log_level()?,
+            workload_socket: annotations.switch([format!("{OURS}workloadSocket"), String::new()])?.unwrap_or(false),
+            workload_users: annotations.workload_users()?,
         })
     }
 }
@@ -324,6 +332,14 @@ impl<'a> Annotations<'a> {
             "critical" => Ok(Some("error".to_owned())),
             _ => Err(found.refused("a level is trace, debug, info, warn, error or off")),
         }
+    }
+
+    fn workload_users(&self) -> Result<Option<String>, Refusal> {
+        let Some(found) = self.find("workloadSocketUsers", OURS)? else { return Ok(None) };
+        if found.value != "any" && !found.value.split(',').all(|user| user.trim().parse::<u32>().is_ok()) {
+            return Err(found.refused("write `any`, or user IDs between commas"));
+        }
+        Ok(Some(found.value.to_owned()))
     }
 
     fn quantity(&self, name: &str, is_right: fn(&str) -> bool) -> Result<Option<String>, Refusal> {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::object::pod_path;
 use super::probes::{self, Original};
+use super::socket::{self, Granted};
 
 /// What injection says about itself on a pod, in the annotation [`STATUS`].
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub struct Status {
     pub created: Vec<String>,
     /// Probes as they were.
     pub probes: Vec<Original>,
+    /// What containers were given to reach the socket of the pod's identity.
+    pub sockets: Vec<Granted>,
 }
 
 impl Status {
@@ -31,18 +34,14 @@ impl Status {
             Some(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             None => otherwise.iter().map(|name| (*name).to_owned()).collect(),
         };
+        let items = |key: &str| status.get(key).and_then(Value::as_array).into_iter().flatten();
         Some(Status {
             init_containers: names("initContainers", &[INIT_CONTAINER, PROXY_CONTAINER]),
             containers: names("containers", &[]),
             volumes: names("volumes", &[PROXY_CONTAINER]),
             created: names("created", &["metadata", "annotations", "initContainers", "volumes"]),
-            probes: status
-                .get("probes")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .filter_map(Original::of)
-                .collect(),
+            probes: items("probes").filter_map(Original::of).collect(),
+            sockets: items("sockets").filter_map(Granted::of).collect(),
         })
     }
 
@@ -74,6 +73,7 @@ pub fn remove_pod(pod: &Value) -> Option<Value> {
         remove_items(spec, "initContainers", &status.init_containers, &status);
         remove_items(spec, "containers", &status.containers, &status);
         probes::restore(spec, &status.probes);
+        socket::remove(spec, &status.sockets);
         remove_items(spec, "volumes", &status.volumes, &status);
     }
     let metadata = root.get_mut("metadata").and_then(Value::as_object_mut)?;

@@ -47,6 +47,37 @@ fn a_deployment_gets_rules_then_proxy_then_its_own_init_containers() {
 }
 
 #[test]
+fn the_socket_of_the_identity_is_the_proxys_unless_the_pod_asks_for_it() {
+    let mut asking = deployment();
+    let plain = injected(&asking);
+    let spec = &plain["spec"]["template"]["spec"];
+    assert_eq!(spec["volumes"][1], json!({"name": "workload-socket", "emptyDir": {}}));
+    let mount = json!({"name": "workload-socket", "mountPath": "/var/run/secrets/workload-spiffe-uds"});
+    assert_eq!(spec["initContainers"][1]["volumeMounts"][1], mount);
+    assert_eq!(spec["containers"], asking["spec"]["template"]["spec"]["containers"]);
+
+    asking["spec"]["template"]["metadata"]["annotations"] =
+        json!({"sidecar.meshctl.io/workloadSocket": "true", "sidecar.meshctl.io/workloadSocketUsers": "0, 1000"});
+    let given = injected(&asking);
+    let spec = &given["spec"]["template"]["spec"];
+    let app = &spec["containers"][0];
+    assert_eq!(app["volumeMounts"][0]["readOnly"], true);
+    let variable =
+        json!({"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///var/run/secrets/workload-spiffe-uds/socket"});
+    assert_eq!(app["env"], json!([variable]));
+    let users = json!({"name": "MESH_WORKLOAD_SOCKET_USERS", "value": "0, 1000"});
+    assert!(spec["initContainers"][1]["env"].as_array().expect("a list").contains(&users));
+    assert_eq!(remove_object(&given), Some(asking.clone()));
+
+    asking["spec"]["template"]["metadata"]["annotations"]["sidecar.meshctl.io/workloadSocketUsers"] = json!("root");
+    assert!(matches!(inject_object(&asking, &injection()), Err(Refusal::Annotation { .. })));
+    let mut taken = deployment();
+    taken["spec"]["template"]["spec"]["volumes"] = json!([{"name": "workload-socket", "csi": {}}]);
+    let refused = inject_object(&taken, &injection()).expect_err("whose socket would it be?");
+    assert_eq!(refused.to_string(), "a volume is already called `workload-socket`, which is the sidecar's name");
+}
+
+#[test]
 fn injecting_twice_gives_what_injecting_once_gives() {
     assert_eq!(skipped(&injected(&deployment())), Skip::AlreadyInjected);
 }

@@ -4,8 +4,8 @@ use api::names::STATUS;
 use api::yaml::{Entry, Mark, Node, Value};
 use serde_json::{Value as Json, json};
 
-use super::lines::{Edit, Lines, is_indentless};
-use super::{Obstacle, probes};
+use super::lines::{Edit, Lines, is_indentless, last_line};
+use super::{Obstacle, probes, socket};
 use crate::inject::{Additions, pod_path, stand_in};
 
 /// A value of an object, and the name of the field that holds it.
@@ -86,6 +86,7 @@ pub(super) fn additions(
     probes::rewrite(lines, spec, additions, edits)?;
     let mut writer = Writer { lines, renderer, edits };
     writer.annotation(pod, &additions.status.to_string())?;
+    socket::grant(&mut writer, spec, additions)?;
     // Lists are indented in their fields as those of the user are.
     let step = spec.field("containers").and_then(|list| {
         let (key, first) = (list.key?, list.node.mark?);
@@ -106,7 +107,7 @@ pub(super) fn additions(
     Ok(())
 }
 
-struct Writer<'a, 't> {
+pub(super) struct Writer<'a, 't> {
     lines: &'a Lines<'t>,
     renderer: &'a mut Renderer,
     edits: &'a mut Vec<Edit>,
@@ -173,6 +174,51 @@ impl Writer<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Adds an item to a list of a container, which is an item of a list itself.
+    pub(super) fn item(&mut self, container: Spot<'_>, name: &str, item: &Json) -> Result<(), Obstacle> {
+        let shape = match container.field(name) {
+            Some(list) => self.shape(list)?,
+            None if self.lines.is_flow(container.node) => {
+                let Shape::Flow { at, is_empty } = self.shape(container)? else { return Err(Obstacle::Shape) };
+                self.flow(container.node, at, is_empty, &[format!("\"{name}\": [{item}]")]);
+                return Ok(());
+            }
+            None => {
+                let (at, column) = self.below_first(container)?;
+                let text = format!("{:column$}{name}:\n{:column$}- {item}\n", "", "");
+                self.edits.push(self.lines.insertion(at, text, None));
+                return Ok(());
+            }
+        };
+        match shape {
+            Shape::Lines { at, column } => {
+                let text = format!("{:column$}- {item}\n", "");
+                self.edits.push(self.lines.insertion(at, text, None));
+            }
+            Shape::Flow { at, is_empty } => {
+                let list = container.field(name).ok_or(Obstacle::Shape)?;
+                self.flow(list.node, at, is_empty, &[item.to_string()]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a field can be added to an item of a list whose first field stands on the item's own line, and its column.
+    fn below_first(&self, item: Spot<'_>) -> Result<(usize, usize), Obstacle> {
+        let Value::Map(entries) = &item.node.value else { return Err(Obstacle::Shape) };
+        let first = entries.first().ok_or(Obstacle::Shape)?;
+        let mark = first.mark.ok_or(Obstacle::Shape)?;
+        if item.node.mark.is_some_and(|begin| mark < begin) {
+            return Err(Obstacle::Alias);
+        }
+        let column = usize::try_from(mark.column).unwrap_or(1).saturating_sub(1);
+        if let Value::List(_) | Value::Map(_) = &first.value.value {
+            let last = last_line(self.lines, &first.value).ok_or(Obstacle::Shape)?;
+            return Ok((self.lines.end(last), column));
+        }
+        Ok((self.lines.end(mark.line), column))
     }
 
     fn rendered(&mut self, items: &[Json], column: usize) -> String {

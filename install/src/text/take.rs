@@ -5,7 +5,7 @@ use api::yaml::{Mark, Node, Value};
 
 use super::insert::Spot;
 use super::lines::{Edit, Lines, flow_end, last_line};
-use super::{Obstacle, probes};
+use super::{Obstacle, probes, socket};
 use crate::inject::Status;
 
 /// Collects the removals that leave an object without its sidecar.
@@ -16,14 +16,19 @@ pub(super) fn sidecar(lines: &Lines<'_>, object: &Node, edits: &mut Vec<Edit>) -
     taker.annotation(pod, &status).map_err(|why| ("metadata.annotations".to_owned(), why))?;
     if let Some(spec) = pod.field("spec") {
         probes::restore(lines, spec, &status.probes, taker.edits)?;
-        taker.items(spec, "initContainers", &status.init_containers, &status)?;
-        taker.items(spec, "containers", &status.containers, &status)?;
-        taker.items(spec, "volumes", &status.volumes, &status)?;
+        socket::take(&mut taker, spec, &status.sockets)?;
+        for (name, names) in [
+            ("initContainers", &status.init_containers),
+            ("containers", &status.containers),
+            ("volumes", &status.volumes),
+        ] {
+            taker.items((spec, name), names, status.created(name))?;
+        }
     }
     Ok(())
 }
 
-struct Taker<'a, 't> {
+pub(super) struct Taker<'a, 't> {
     lines: &'a Lines<'t>,
     edits: &'a mut Vec<Edit>,
 }
@@ -43,23 +48,22 @@ impl Taker<'_, '_> {
         self.field(pod, "metadata")
     }
 
-    /// Takes the items of these names, or the whole list if it was made for them.
-    fn items(
+    /// Takes the items of these names out of a list, or the whole list if it was made for them.
+    pub(super) fn items(
         &mut self,
-        spec: Spot<'_>,
-        name: &str,
+        (map, name): (Spot<'_>, &str),
         names: &[String],
-        status: &Status,
+        is_made: bool,
     ) -> Result<(), (String, Obstacle)> {
-        let Some(list) = spec.field(name) else { return Ok(()) };
+        let Some(list) = map.field(name) else { return Ok(()) };
         let Value::List(items) = &list.node.value else { return Ok(()) };
         let is_ours = |item: &&Node| {
             let name = item.field("name").and_then(Node::text);
             name.is_some_and(|name| names.iter().any(|own| own == name))
         };
         let ours: Vec<&Node> = items.iter().filter(is_ours).collect();
-        let result = if ours.len() == items.len() && status.created(name) {
-            self.field(spec, name)
+        let result = if ours.len() == items.len() && is_made {
+            self.field(map, name)
         } else {
             let is_flow = self.lines.is_flow(list.node);
             ours.iter().try_for_each(|item| match is_flow {
@@ -67,7 +71,7 @@ impl Taker<'_, '_> {
                 false => self.block(item.mark.ok_or(Obstacle::Shape)?, item),
             })
         };
-        result.map_err(|why| (format!("spec.{name}"), why))
+        result.map_err(|why| (name.to_owned(), why))
     }
 
     fn field(&mut self, map: Spot<'_>, name: &str) -> Result<(), Obstacle> {

@@ -89,6 +89,36 @@ fn text_in_any_block_style_only_gets_more_lines_and_gives_them_back() {
 }
 
 #[test]
+fn containers_that_are_given_the_socket_give_it_back_in_every_style() {
+    let asked = "metadata:\n  annotations:\n    sidecar.meshctl.io/workloadSocket: \"true\"\n";
+    for spec in [
+        // Neither list is there; a comment after the first field; the end of the text is inside the container.
+        "spec:\n  containers:\n  - name: a # one\n    # two\n    image: x\n",
+        "spec:\n  containers:\n    - name: a\n    - image: x\n      name: b",
+        "spec:\n  containers:\n  - ports:\n    - containerPort: 80\n    name: a\n",
+        "spec:\r\n  containers:\r\n  - name: a\r\n    image: x\r\n",
+        // Lists that are there, in blocks, in brackets, and empty.
+        "spec:\n  containers:\n  - name: a\n    env:\n    # mine\n    - name: B\n      value: c\n    volumeMounts:\n      - {name: v, mountPath: /v}\n",
+        "spec:\n  containers:\n  - name: a\n    env: [{name: B, value: c}]\n    volumeMounts: []\n    image: x\n",
+        "spec:\n  containers:\n  - name: a\n    env:\n    image: x\n",
+        "spec: {containers: [{name: a, image: x}, {name: b, env: [{name: C}]}]}\n",
+        // One has it already.
+        "spec:\n  containers:\n  - name: a\n    env:\n    - name: SPIFFE_ENDPOINT_SOCKET\n      value: unix:///mine\n    volumeMounts:\n    - name: workload-socket\n      mountPath: /mine\n",
+    ] {
+        let break_ = if spec.contains("\r\n") { "\r\n" } else { "\n" };
+        let text = format!("kind: Pod\n{asked}").replace('\n', break_) + spec;
+        let injected = round_trip(&text);
+        let pod = &trees(&injected)[0];
+        for container in pod["spec"]["containers"].as_array().expect("a list") {
+            for (list, name) in [("env", "SPIFFE_ENDPOINT_SOCKET"), ("volumeMounts", "workload-socket")] {
+                let items = container[list].as_array().expect("a list");
+                assert_eq!(items.iter().filter(|item| item["name"] == name).count(), 1, "{injected}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_lines_of_a_probe_stay_as_comments() {
     let text = "kind: Pod\nmetadata:\n  name: a\nspec:\n  containers:\n  - name: a\n    # alive?\n    livenessProbe:\n      \
                 httpGet: # by HTTP\n        path: '/health'\n\n        # which\n        port: 8080\n      periodSeconds: 5\n    ports: []\n";

@@ -74,6 +74,12 @@ impl Bundle {
         one == other || (one.path() == other.path() && self.is_own(one) && self.is_own(other))
     }
 
+    /// The roots of our own trust domain.
+    #[must_use]
+    pub fn own_roots(&self) -> &[CertificateDer<'static>] {
+        self.own.first().map_or(&[], |domain| self.roots(domain))
+    }
+
     /// The trust domains that are known.
     pub fn domains(&self) -> impl Iterator<Item = &TrustDomain> {
         self.domains.keys()

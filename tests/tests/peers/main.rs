@@ -1,6 +1,7 @@
 //! Programs that others wrote, against a proxy with a configuration from a file. Needs `scripts/get-peers`.
 
 mod proxy;
+mod spiffe;
 
 use std::process::{Child, Command, Stdio};
 
