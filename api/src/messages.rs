@@ -75,6 +75,14 @@ pub mod node_metadata {
     pub const SVID_ISSUER: &str = "MESH_SVID_ISSUER";
     /// Type of a response without resources by which Pilot has a proxy renew its identity, and with it what it trusts.
     pub const RENEW: &str = "type.googleapis.com/meshctl.RenewIdentity";
+    /// How the proxy takes part in the mesh's mutual TLS: [`TLS_OWN`] or [`TLS_SDS`]; not there, not at all.
+    pub const TLS: &str = "MESH_TLS";
+    /// With its own identity, offering by ALPN what is spoken on each connection.
+    pub const TLS_OWN: &str = "own";
+    /// With the secrets `default` and `ROOTCA`, which it gets by SDS from a cluster of its bootstrap named [`SDS_CLUSTER`].
+    pub const TLS_SDS: &str = "sds";
+    /// Name of the cluster, in a stock Envoy's bootstrap, of the socket that serves its secrets.
+    pub const SDS_CLUSTER: &str = "sds-grpc";
     /// Short hash of the roots that it trusts.
     pub const BUNDLE: &str = "MESH_TRUST_BUNDLE";
 }

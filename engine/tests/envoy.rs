@@ -105,6 +105,7 @@ fn envoy_accepts_the_bootstrap() {
         root_file: file("root-cert.pem"),
         token_file: file("token"),
         admin_port: 0,
+        sds_socket: Some(api::names::WORKLOAD_SOCKET.to_owned()),
     });
     validate("bootstrap", &bootstrap).unwrap();
 }

@@ -78,6 +78,9 @@ pub struct ConfigArgs {
     /// With `bootstrap --envoy`: where Pilot is, as seen by that Envoy
     #[arg(long, value_name = "HOST:PORT", requires = "envoy")]
     pilot_address: Option<String>,
+    /// With `bootstrap --envoy`: the Unix socket where that Envoy has its certificates by SDS, and so mutual TLS
+    #[arg(long, value_name = "PATH", requires = "envoy")]
+    sds_socket: Option<String>,
     /// Format of the answer: table|wide|json|yaml|name|jsonpath=TEMPLATE
     #[arg(short = 'o', long, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
     output: Format,

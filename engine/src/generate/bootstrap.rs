@@ -1,5 +1,6 @@
 //! The bootstrap with which a stock Envoy is a client of Pilot.
 
+use api::messages::node_metadata as field;
 use serde_json::{Value, json};
 
 /// What a bootstrap needs to know.
@@ -19,6 +20,8 @@ pub struct Bootstrap {
     pub token_file: String,
     /// Port of Envoy's own administration, on loopback.
     pub admin_port: u16,
+    /// The Unix socket that serves its secrets by SDS; without one it takes no part in mutual TLS.
+    pub sds_socket: Option<String>,
 }
 
 /// Makes a bootstrap: delta ADS over TLS with a bearer token from a file, everything else by discovery.
@@ -26,10 +29,17 @@ pub struct Bootstrap {
 /// Envoy's Google gRPC client is used because it alone reads a token from a file for each call.
 #[must_use]
 pub fn envoy_bootstrap(of: &Bootstrap) -> Value {
+    let mut node = json!({ "id": of.node_id, "cluster": of.node_cluster });
+    let mut clusters = Vec::new();
+    if let Some(socket) = &of.sds_socket {
+        node["metadata"] = json!({ field::TLS: field::TLS_SDS });
+        clusters.push(sds_cluster(socket));
+    }
     let by_ads = json!({ "ads": {}, "resource_api_version": "V3" });
     json!({
-        "node": { "id": of.node_id, "cluster": of.node_cluster },
+        "node": node,
         "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": of.admin_port } } },
+        "static_resources": { "clusters": clusters },
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",
@@ -38,6 +48,26 @@ pub fn envoy_bootstrap(of: &Bootstrap) -> Value {
             },
             "cds_config": by_ads,
             "lds_config": by_ads,
+        },
+    })
+}
+
+/// The socket at which the pod's identity is handed out.
+fn sds_cluster(socket: &str) -> Value {
+    const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    json!({
+        "name": field::SDS_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "typed_extension_protocol_options": {
+            OPTIONS: {
+                "@type": format!("type.googleapis.com/{OPTIONS}"),
+                "explicit_http_config": { "http2_protocol_options": {} },
+            },
+        },
+        "load_assignment": {
+            "cluster_name": field::SDS_CLUSTER,
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": { "pipe": { "path": socket } } } }] }],
         },
     })
 }

@@ -35,6 +35,7 @@ async fn envoy_accepts_everything_and_follows_a_rule() {
         root_file: file("root.pem", &mesh.root),
         token_file: file("token", "default/default/productpage-v1"),
         admin_port: 0,
+        sds_socket: None,
     });
     let path = file("bootstrap.json", &bootstrap.to_string());
     let log = std::fs::File::create(files.path().join("log")).expect("a log");

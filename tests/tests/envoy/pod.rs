@@ -22,6 +22,7 @@ pub(crate) fn start(mesh: &Mesh, envoy: &str) {
         root_file: "/etc/envoy/root-cert.pem".to_owned(),
         token_file: "/var/run/secrets/mesh/token".to_owned(),
         admin_port: 15000,
+        sds_socket: None,
     });
     // Where there is one UID only, the mark tells the proxy's own connections: SO_MARK is option 36 of SOL_SOCKET.
     bootstrap["cluster_manager"] = json!({"upstream_bind_config": {

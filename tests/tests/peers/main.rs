@@ -1,5 +1,7 @@
 //! Programs that others wrote, against a proxy with a configuration from a file. Needs `scripts/get-peers`.
 
+mod envoy;
+mod identities;
 mod proxy;
 mod spiffe;
 

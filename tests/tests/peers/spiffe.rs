@@ -7,14 +7,13 @@ use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use api::spiffe::SpiffeId;
 use mesh_proxy::workload_api::{Users, WorkloadApi, WorkloadMetrics};
 use mesh_tests::programs::peer;
 use runtime::Tasks;
 use runtime::authority::Root;
-use runtime::svid::{Peers, Publisher, Svids, channel, client::connect_tls};
+use runtime::svid::{Peers, Svids, channel, client::connect_tls};
 use runtime::tls::{Handshakes, TlsListener};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,21 +25,10 @@ use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-const REVIEWS: &str = "spiffe://cluster.local/ns/default/sa/reviews";
-const RATINGS: &str = "spiffe://cluster.local/ns/default/sa/ratings";
+use crate::identities::{RATINGS, REVIEWS, issue};
+
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Puts a new certificate of `root` in force, trusting `trusted` (PEM); gives its serial number.
-fn issue(publisher: &Publisher, id: &str, root: &Root, trusted: &str) -> String {
-    let id: SpiffeId = id.parse().expect("an identity");
-    let now = SystemTime::now();
-    let svid = root.svid(&id, now - Duration::from_secs(60), Duration::from_secs(3600)).expect("an SVID");
-    let serial = svid.serial.clone();
-    let bundle = runtime::svid::Bundle::from_pem(&id.trust_domain(), &[], trusted.as_bytes()).expect("roots");
-    publisher.publish(svid, bundle);
-    serial
-}
 
 /// The program, and what it prints.
 struct Workload {

@@ -29,7 +29,7 @@ pub(super) async fn run(app: &App, cluster: &Cluster, pod: &Value, args: &Config
             std::path::absolute(dir).unwrap_or_else(|_| dir.clone())
         }
     };
-    let bootstrap = envoy(pod, &dir, args.pilot_address.as_deref());
+    let bootstrap = envoy(pod, &dir, (args.pilot_address.as_deref(), args.sds_socket.as_deref()));
     match &args.output {
         Format::Json => app.ui.json(&bootstrap),
         Format::JsonPath(template) => app.ui.print(&template.render(&bootstrap)),
@@ -111,7 +111,7 @@ async fn token(cluster: &Cluster, pod: &Value) -> Result<String, Error> {
 }
 
 /// A bootstrap with which a stock Envoy takes the place of the pod's proxy towards Pilot.
-fn envoy(pod: &Value, dir: &Path, pilot_address: Option<&str>) -> Value {
+fn envoy(pod: &Value, dir: &Path, (pilot_address, sds_socket): (Option<&str>, Option<&str>)) -> Value {
     let (namespace, name) = (namespace_of(pod), name_of(pod));
     let ip = text(pod, &["status", "podIP"]).unwrap_or_default();
     let is_gateway = pod.pointer("/spec/containers").and_then(Value::as_array).is_some_and(|containers| {
@@ -132,5 +132,6 @@ fn envoy(pod: &Value, dir: &Path, pilot_address: Option<&str>) -> Value {
         root_file: file("root-cert.pem"),
         token_file: file("token"),
         admin_port: proxy_port::ADMIN,
+        sds_socket: sds_socket.map(str::to_owned),
     })
 }
