@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use crate::problem::Location;
 
 mod access;
+mod identity;
 mod index;
 mod order;
 mod resilience;
@@ -23,6 +24,7 @@ pub use access::{
     KeySource, MtlsMode, Pattern, PortRef, RbacConfig, RbacMode, Scope, ServiceRole, ServiceRoleBinding, SourceService,
     SubjectTest, is_service,
 };
+pub use identity::{Accounts, MeshTls};
 pub use resilience::{CircuitBreaker, Outlier, Retries};
 
 pub use index::{About, ByService, Shared};
@@ -36,6 +38,8 @@ pub struct Model {
     pub services: Shared<BTreeMap<Host, Arc<Service>>>,
     /// Endpoints of each service, sorted by address and port.
     pub endpoints: Shared<BTreeMap<Host, Arc<[Endpoint]>>>,
+    /// Service accounts that run each service.
+    pub accounts: Shared<BTreeMap<Host, Arc<Accounts>>>,
     /// Route rules by key, in no order of precedence.
     pub route_rules: Shared<ByService<RouteRule>>,
     /// Destination policies by key.
@@ -53,6 +57,10 @@ pub struct Mesh {
     pub domain: String,
     /// SPIFFE trust domain.
     pub trust_domain: String,
+    /// Its other names.
+    pub trust_domain_aliases: Vec<String>,
+    /// Whether workloads prove who they are where no policy says anything of it: the classic `authPolicy`.
+    pub mtls: MtlsMode,
     /// What happens to connections to destinations that are not in the mesh's registry.
     pub outbound: OutboundPolicy,
     /// How long a connection to an upstream may take to be made.
@@ -64,6 +72,8 @@ impl Default for Mesh {
         Mesh {
             domain: crate::names::DEFAULT_DOMAIN.to_owned(),
             trust_domain: crate::names::DEFAULT_TRUST_DOMAIN.to_owned(),
+            trust_domain_aliases: Vec::new(),
+            mtls: MtlsMode::Permissive,
             outbound: OutboundPolicy::AllowAny,
             connect_timeout: Duration::from_secs(5),
         }
@@ -171,6 +181,8 @@ pub struct Port {
     pub number: NonZeroU16,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// Whether callers prove who they are, by the Service's annotation `auth.istio.io/<port>`.
+    pub mtls: Option<MtlsMode>,
 }
 
 /// What is spoken on a port, by `appProtocol`, else by the port's name up to the first dash.
@@ -233,6 +245,8 @@ pub struct Workload {
     pub ports: Vec<NonZeroU16>,
     /// Whether it has a sidecar.
     pub has_sidecar: bool,
+    /// Whether that takes the mesh's mutual TLS.
+    pub takes_tls: bool,
 }
 
 /// One rule of routing, as meant. Semantics: `RouteRule` of `config.istio.io/v1alpha2`.
@@ -458,6 +472,8 @@ pub struct Node {
     pub workload: Arc<Workload>,
     /// Services that the workload is an endpoint of, by host.
     pub services: Vec<Host>,
+    /// Whether it takes part in mutual TLS.
+    pub tls: MeshTls,
 }
 
 /// What a proxy does.

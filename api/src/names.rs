@@ -24,6 +24,10 @@ pub const CLASSIC_INJECT: &str = "sidecar.istio.io/inject";
 pub const CLASSIC_NAMESPACE_INJECTION: &str = "istio-injection";
 /// Annotation that injection leaves on a pod: JSON of what was added, so that it can be recognised and removed.
 pub const STATUS: &str = "sidecar.meshctl.io/status";
+/// In that JSON: whether the sidecar takes the mesh's mutual TLS.
+pub const STATUS_MUTUAL_TLS: &str = "mutualTls";
+/// The classic annotation of a Service, followed by the number of a port: `MUTUAL_TLS` or `NONE`.
+pub const CLASSIC_AUTH: &str = "auth.istio.io/";
 /// Label of the control plane's revision.
 pub const REVISION: &str = "meshctl.io/rev";
 /// The class of Ingress objects that the mesh's gateway serves.

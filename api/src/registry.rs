@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use crate::config::Meant;
 use crate::kubernetes::{EndpointSlice, Ingress, Metadata, Pod, Service};
-use crate::model::{About, ByService, Host, Key, Mesh, Model, Node, Origin, Role, Shared, Workload};
+use crate::model::{About, ByService, Host, Key, Mesh, MeshTls, Model, Node, Origin, Role, Shared, Workload};
 use crate::names::GROUP;
 use crate::object;
 use crate::problem::{Location, Problem, any_error};
@@ -231,7 +231,7 @@ impl Registry {
             .filter(|(_, service)| selects(service, &workload))
             .map(|(key, _)| key);
         let services: BTreeSet<Host> = listed.chain(selecting).map(|key| self.host(key)).collect();
-        Some(Node { role, workload, services: services.into_iter().collect() })
+        Some(Node { role, workload, services: services.into_iter().collect(), tls: MeshTls::Own })
     }
 
     fn host(&self, service: &Key) -> Host {

@@ -28,7 +28,9 @@ use bytes::Bytes;
 use crate::proto::Kind;
 use crate::tables::{Cluster, Discovery, Endpoints, Listener, Name, Routes, Tables};
 
+pub(crate) use endpoints::SOCKET_MATCH;
 pub use strict::{Refusal, Why};
+pub(crate) use tls::{BUNDLE, CERTIFICATE};
 
 /// Compiles resources as they come, and holds what is in force.
 ///

@@ -17,6 +17,7 @@ mod protocol;
 mod resilience;
 mod routes;
 mod rules;
+mod tls;
 mod wire;
 
 use std::num::NonZeroU16;
@@ -26,7 +27,7 @@ use bytes::Bytes;
 
 use crate::proto::{Kind, protobuf};
 
-pub use access::{Applied, authentication};
+pub use access::{Applied, Said, authentication};
 pub use affected::{Affected, affected};
 pub use bootstrap::{Bootstrap, envoy_bootstrap};
 pub use clusters::{cluster, cluster_names, cluster_names_of, clusters};

@@ -9,7 +9,7 @@ mod support;
 
 use std::process::Command;
 
-use api::model::Protocol;
+use api::model::{Endpoint, MeshTls, Node, Protocol};
 use engine::Kind;
 use engine::generate::{self, Bootstrap, envoy_bootstrap};
 use engine::text::to_json;
@@ -51,7 +51,21 @@ fn bootstrap_of(resources: &[generate::Resource]) -> Value {
             map.insert("loadAssignment".to_owned(), assignment.clone());
         }
     }
-    json!({ "static_resources": { "listeners": listeners, "clusters": clusters } })
+    // Secrets come from a socket that the bootstrap names.
+    clusters.push(json!({
+        "name": api::messages::node_metadata::SDS_CLUSTER,
+        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http2_protocol_options": {} },
+        } },
+        "load_assignment": { "cluster_name": api::messages::node_metadata::SDS_CLUSTER, "endpoints": [{ "lb_endpoints": [
+            { "endpoint": { "address": { "pipe": { "path": "/var/run/secrets/mesh/sds.sock" } } } },
+        ] }] },
+    }));
+    json!({
+        "node": { "id": "sidecar~10.244.0.1~a.default~default.svc.cluster.local", "cluster": "a.default" },
+        "static_resources": { "listeners": listeners, "clusters": clusters },
+    })
 }
 
 fn inline_routes(value: &mut Value, routes: &[(String, Value)]) {
@@ -75,8 +89,10 @@ fn envoy_accepts_everything_that_is_generated() {
         rule.precedence = 100 - i32::try_from(nth).unwrap();
         model.route_rules.insert(rule.key.clone(), rule.into());
     }
-    for (name, node) in [("sidecar", sidecar(&model, "reviews", "v2")), ("gateway", gateway())] {
-        validate(name, &bootstrap_of(&generate::everything(&model, &node))).unwrap();
+    for tls in [MeshTls::Own, MeshTls::Sds, MeshTls::None] {
+        for (name, node) in [("sidecar", sidecar(&model, "reviews", "v2")), ("gateway", gateway())] {
+            validate(name, &bootstrap_of(&generate::everything(&model, &Node { tls, ..node }))).unwrap();
+        }
     }
     model.access = model_with(&samples(&ACCESS)).access;
     let guarded = sidecar(&model, "productpage", "v1");
@@ -86,8 +102,14 @@ fn envoy_accepts_everything_that_is_generated() {
 #[test]
 fn envoy_accepts_ports_of_tls_and_addresses_of_ipv6() {
     for protocol in [Protocol::Https, Protocol::Auto, Protocol::Http] {
-        let model = with_service(shop(protocol, "fd00:10:96::99".parse().unwrap()));
-        for (name, node) in [("sidecar", sidecar(&model, "reviews", "v2")), ("gateway", gateway())] {
+        let mut model = with_service(shop(protocol, "fd00:10:96::99".parse().unwrap()));
+        let endpoint = Endpoint { service_port: port(443), ..model.endpoints[&host("ratings")][0].clone() };
+        model.endpoints.insert(host("shop"), [endpoint].into());
+        let accounts = model.accounts[&host("ratings")].clone();
+        model.accounts.insert(host("shop"), accounts);
+        let serving = Node { services: vec![host("ratings"), host("shop")], ..sidecar(&model, "ratings", "v1") };
+        for (name, node) in [("sidecar", sidecar(&model, "reviews", "v2")), ("server", serving), ("gateway", gateway())]
+        {
             validate(name, &bootstrap_of(&generate::everything(&model, &node))).unwrap();
         }
     }

@@ -6,8 +6,8 @@
 //! be brought back. What the pod's annotations ask for is in `options`.
 
 use api::names::{
-    CLASSIC_INJECT, INIT_CONTAINER, INJECT, PROXY_CONTAINER, PROXY_UID, STATUS, SYSTEM_NAMESPACE, WORKLOAD_VOLUME,
-    proxy_port,
+    CLASSIC_INJECT, INIT_CONTAINER, INJECT, PROXY_CONTAINER, PROXY_UID, STATUS, STATUS_MUTUAL_TLS, SYSTEM_NAMESPACE,
+    WORKLOAD_VOLUME, proxy_port,
 };
 use serde_json::{Map, Value, json};
 
@@ -235,6 +235,7 @@ fn plan(pod: &Value, injection: &Injection, owner: Option<&str>) -> Result<Resul
         "volumes": [PROXY_CONTAINER, WORKLOAD_VOLUME],
         "ports": options::application_ports(pod),
         "created": created(pod),
+        (STATUS_MUTUAL_TLS): true,
     });
     if !containers.is_empty() {
         status["containers"] = json!(names(&containers));

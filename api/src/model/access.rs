@@ -362,6 +362,26 @@ pub enum MtlsMode {
     Strict,
 }
 
+impl MtlsMode {
+    /// Reads the classic `MUTUAL_TLS` or `NONE`, of a Service's annotation or of `authPolicy`.
+    ///
+    /// # Examples
+    /// ```
+    /// use api::model::MtlsMode;
+    /// assert_eq!(MtlsMode::of_classic("MUTUAL_TLS"), Some(MtlsMode::Strict));
+    /// assert_eq!(MtlsMode::of_classic("NONE"), Some(MtlsMode::Disable));
+    /// assert_eq!(MtlsMode::of_classic("mutual"), None);
+    /// ```
+    #[must_use]
+    pub fn of_classic(text: &str) -> Option<Self> {
+        match text {
+            "MUTUAL_TLS" => Some(MtlsMode::Strict),
+            "NONE" => Some(MtlsMode::Disable),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for MtlsMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

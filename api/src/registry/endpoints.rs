@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use super::{Registry, protocol, put, put_shared};
 use crate::kubernetes::{Conditions, EndpointSlice, Pod, Service, SliceEndpoint};
-use crate::model::{self, Endpoint, Health, Host, Key, Labels, Port, Protocol, Resolution, Workload};
-use crate::names::PROXY_CONTAINER;
+use crate::model::{
+    self, Accounts, Endpoint, Health, Host, Key, Labels, MtlsMode, Port, Protocol, Resolution, Workload,
+};
+use crate::names::{CLASSIC_AUTH, PROXY_CONTAINER, STATUS, STATUS_MUTUAL_TLS};
 
 /// The label of a slice that names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -17,7 +19,9 @@ impl Registry {
     pub(super) fn take_service(&mut self, key: &Key, service: Option<Service>) {
         let changed = match service {
             Some(service) => {
-                let changed = self.services.get(key).is_none_or(|old| old.spec != service.spec);
+                let changed = self.services.get(key).is_none_or(|old| {
+                    old.spec != service.spec || old.metadata.annotations != service.metadata.annotations
+                });
                 self.services.insert(key.clone(), service);
                 changed
             }
@@ -96,7 +100,9 @@ impl Registry {
         let host = self.host(key);
         let service = self.services.get(key).map(|service| meant(service, key, &host));
         let endpoints = service.as_ref().map(|service| self.endpoints(service));
+        let accounts = service.as_ref().map(|_| self.accounts(key));
         let mut changed = put_shared(&mut self.model.services, &host, service);
+        changed |= put_shared(&mut self.model.accounts, &host, accounts);
         match endpoints {
             Some(endpoints) if self.model.endpoints.get(&host).is_some_and(|old| **old == *endpoints) => {}
             Some(endpoints) => {
@@ -145,6 +151,15 @@ impl Registry {
         endpoints
     }
 
+    /// The accounts of a service's pods, also of those that are not ready: what runs it does not come and go with them.
+    fn accounts(&self, service: &Key) -> Accounts {
+        let pods = self.slices_of_service(service).flat_map(|slice| pods_of(slice, &service.namespace));
+        let workloads = pods.filter_map(|pod| self.pods.get(&pod));
+        workloads
+            .map(|workload| Key { namespace: workload.key.namespace.clone(), name: workload.service_account.clone() })
+            .collect()
+    }
+
     /// The pod at an address; a stand-in where there is none, or it is not known yet.
     fn workload_at(&self, endpoint: &SliceEndpoint, address: IpAddr, namespace: &str) -> Arc<Workload> {
         let pod = pod_of(endpoint, namespace);
@@ -160,6 +175,7 @@ impl Registry {
             service_account: String::new(),
             ports: Vec::new(),
             has_sidecar: false,
+            takes_tls: false,
         })
     }
 }
@@ -199,7 +215,8 @@ fn meant(service: &Service, key: &Key, host: &Host) -> model::Service {
     let mut ports: Vec<Port> = Vec::new();
     for port in &spec.ports {
         let Some(number) = NonZeroU16::new(port.port) else { continue };
-        let port = Port { name: port.name.clone(), number, protocol: protocol(port) };
+        let mtls = annotated(service, port.port);
+        let port = Port { name: port.name.clone(), number, protocol: protocol(port), mtls };
         match ports.iter_mut().find(|known| known.number == number) {
             // DNS and the like serve one number over both transports: TCP's is the mesh's.
             Some(known) if known.protocol == Protocol::Udp => *known = port,
@@ -208,6 +225,19 @@ fn meant(service: &Service, key: &Key, host: &Host) -> model::Service {
         }
     }
     model::Service { host: host.clone(), key: key.clone(), addresses, ports, resolution }
+}
+
+/// Whether the sidecar was injected by a version that knows of mutual TLS.
+fn takes_tls(pod: &Pod) -> bool {
+    let status = pod.metadata.annotations.get(STATUS).and_then(|text| serde_json::from_str(text).ok());
+    status
+        .is_some_and(|status: serde_json::Value| status.get(STATUS_MUTUAL_TLS) == Some(&serde_json::Value::Bool(true)))
+}
+
+/// What a Service's annotation says of a port. A value that is none says nothing; it is reported with the service.
+fn annotated(service: &Service, port: u16) -> Option<MtlsMode> {
+    let value = service.metadata.annotations.get(&format!("{CLASSIC_AUTH}{port}"))?;
+    MtlsMode::of_classic(value)
 }
 
 fn workload(pod: &Pod) -> Workload {
@@ -237,5 +267,6 @@ fn workload(pod: &Pod) -> Workload {
         service_account: if account.is_empty() { "default".to_owned() } else { account.clone() },
         ports: ports.into_iter().collect(),
         has_sidecar: containers().any(|container| container.name == PROXY_CONTAINER),
+        takes_tls: takes_tls(pod),
     }
 }

@@ -7,9 +7,11 @@
 mod rules;
 mod tokens;
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use api::model::{AuthenticationPolicy, Model, MtlsMode, Node, PortRef, Protocol, Service};
+use api::names::CLASSIC_AUTH;
 
 use super::inbound::InboundPort;
 use super::wire;
@@ -27,10 +29,39 @@ pub(super) struct Guards {
 /// How callers of a port of a service must prove who they are.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Applied<'m> {
-    /// By mutual TLS, and the policy that says so. Without one it is permissive.
-    pub mtls: Option<(MtlsMode, &'m Arc<AuthenticationPolicy>)>,
+    /// By mutual TLS, and what says so. Where nothing does it is as the mesh has it.
+    pub mtls: Option<(MtlsMode, Said<'m>)>,
     /// By tokens, as each of these policies says.
     pub tokens: Vec<&'m Arc<AuthenticationPolicy>>,
+}
+
+/// What says how workloads prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Said<'m> {
+    /// A policy.
+    Policy(&'m Arc<AuthenticationPolicy>),
+    /// The annotation of a Service, for this port.
+    Annotation(&'m Service, NonZeroU16),
+    /// The setting of the mesh as a whole.
+    Mesh,
+}
+
+impl std::fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Said::Policy(policy) => write!(f, "authentication-policy/{}", policy.key),
+            Said::Annotation(service, port) => write!(f, "service/{}/{CLASSIC_AUTH}{port}", service.key),
+            Said::Mesh => f.write_str("mesh/authPolicy"),
+        }
+    }
+}
+
+impl Applied<'_> {
+    /// The mode in force.
+    #[must_use]
+    pub fn mode(&self, model: &Model) -> MtlsMode {
+        self.mtls.map_or(model.mesh.mtls, |(mode, _)| mode)
+    }
 }
 
 /// The policies about a port of a service: those about the port go before those about the service, its namespace and the
@@ -39,7 +70,7 @@ pub struct Applied<'m> {
 pub fn authentication<'m>(
     model: &'m Model,
     namespace: &str,
-    service: Option<(&Service, std::num::NonZeroU16)>,
+    service: Option<(&'m Service, NonZeroU16)>,
 ) -> Applied<'m> {
     let mut close: [Vec<&Arc<AuthenticationPolicy>>; 4] = Default::default();
     for policy in model.access.authentication.values() {
@@ -66,10 +97,18 @@ pub fn authentication<'m>(
             }
         }
     }
-    let mtls = close.iter().find_map(|policies| {
-        let modes = policies.iter().filter_map(|policy| Some((policy.mtls?, *policy)));
-        modes.max_by(|(one, a), (other, b)| one.cmp(other).then_with(|| b.key.cmp(&a.key)))
+    let annotated = service.and_then(|(service, number)| {
+        let port = service.ports.iter().find(|port| port.number == number)?;
+        Some((port.mtls?, Said::Annotation(service, number)))
     });
+    let of_policies = |policies: &[&'m Arc<AuthenticationPolicy>]| {
+        let modes = policies.iter().filter_map(|policy| Some((policy.mtls?, *policy)));
+        let strictest = modes.max_by(|(one, a), (other, b)| one.cmp(other).then_with(|| b.key.cmp(&a.key)));
+        strictest.map(|(mode, policy)| (mode, Said::Policy(policy)))
+    };
+    // An annotation is about a port, as the closest policies are. Of two that are as strict, the policy is named.
+    let closest = annotated.into_iter().chain(of_policies(&close[0])).max_by_key(|(mode, _)| *mode);
+    let mtls = closest.or_else(|| close[1..].iter().find_map(|policies| of_policies(policies)));
     let of_tokens = close.iter().find(|policies| policies.iter().any(|policy| policy.origins.is_some()));
     let asks =
         |policy: &&&Arc<AuthenticationPolicy>| policy.origins.as_ref().is_some_and(|origins| !origins.is_empty());
@@ -78,14 +117,15 @@ pub fn authentication<'m>(
 
 /// What stands before a port at which services are served.
 pub(super) fn of_port(model: &Model, node: &Node, port: &InboundPort<'_>) -> Guards {
-    let services: Vec<(&Service, std::num::NonZeroU16)> =
+    let services: Vec<(&Service, NonZeroU16)> =
         port.services.iter().filter_map(|(host, number)| Some((&**model.services.get(host)?, *number))).collect();
     let namespace = &node.workload.key.namespace;
     let mut applied = Applied::default();
     for (service, number) in &services {
         let of_service = authentication(model, namespace, Some((service, *number)));
-        if of_service.mtls.map(|(mode, _)| mode) > applied.mtls.map(|(mode, _)| mode) {
-            applied.mtls = of_service.mtls;
+        let mode = of_service.mode(model);
+        if applied.mtls.is_none_or(|(known, _)| mode > known) {
+            applied.mtls = Some((mode, of_service.mtls.map_or(Said::Mesh, |(_, said)| said)));
         }
         for policy in of_service.tokens {
             if !applied.tokens.iter().any(|known| known.key == policy.key) {
@@ -104,21 +144,23 @@ pub(super) fn of_port(model: &Model, node: &Node, port: &InboundPort<'_>) -> Gua
 /// What stands before the ports that belong to no service.
 pub(super) fn of_no_service(model: &Model, node: &Node) -> Vec<pb::Filter> {
     let mut guards = Guards::default();
-    guards.strict(&authentication(model, &node.workload.key.namespace, None));
+    let applied = authentication(model, &node.workload.key.namespace, None);
+    guards.strict(&Applied { mtls: Some(applied.mtls.unwrap_or((model.mesh.mtls, Said::Mesh))), ..applied });
     rules::add(model, node, &[], None, &mut guards);
     guards.tcp
 }
 
 impl Guards {
-    /// Callers without a certificate are kept out where they must have one.
+    /// Callers without a certificate are kept out where they must have one: a request in clear text is answered, so that its
+    /// sender learns why.
     fn strict(&mut self, applied: &Applied<'_>) {
         use crate::proto::rbac::{Principal, principal};
-        let Some((MtlsMode::Strict, policy)) = applied.mtls else { return };
+        let Some((MtlsMode::Strict, said)) = applied.mtls else { return };
         let anybody = principal::Authenticated { principal_name: None };
         let known = Principal { identifier: Some(principal::Identifier::Authenticated(anybody)) };
         let mut policies = Policies::default();
         policies.add("mutual-tls", vec![rules::anything()], vec![known]);
-        let name = format!("authentication-policy/{}", policy.key);
+        let name = said.to_string();
         self.add(&name, &Rules { enforced: Some(policies.clone()), shadow: None }, true);
         self.add(&name, &Rules { enforced: Some(policies), shadow: None }, false);
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::model::{About, Host, Model, RouteRule};
+use api::model::{About, Host, Model, MtlsMode, RouteRule, Service};
 
 /// What must be generated again after a change; everything else is the same as before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +55,12 @@ pub fn affected(old: &Model, new: &Model) -> Affected {
     changed(&old.endpoints, &new.endpoints, |host, _| {
         touched.endpoints.insert(host.clone());
     });
+    changed(&old.accounts, &new.accounts, |host, _| {
+        touched.clusters.insert(host.clone());
+    });
+    if old.access.authentication != new.access.authentication {
+        touched.endpoints.extend(called_otherwise(old, new));
+    }
     changed(&old.route_rules, &new.route_rules, |_, rule: &Arc<RouteRule>| {
         touched.routes.insert(rule.destination.clone());
         touched.clusters.extend(rule.named().cloned());
@@ -70,6 +76,18 @@ pub fn affected(old: &Model, new: &Model) -> Affected {
         |host: &Host| new.ingresses.values().flat_map(|ingress| &ingress.rules).any(|rule| rule.service == *host);
     touched.gateway |= touched.routes.iter().any(behind_gateway);
     touched
+}
+
+/// Services of which a port is called by TLS in one of the models and in clear text in the other.
+fn called_otherwise<'m>(old: &'m Model, new: &'m Model) -> impl Iterator<Item = Host> + 'm {
+    let is_off = |model: &Model, service: &Service, port| {
+        let applied = super::authentication(model, &service.key.namespace, Some((service, port)));
+        applied.mode(model) == MtlsMode::Disable
+    };
+    let differs = move |service: &Service| {
+        service.ports.iter().any(|port| is_off(old, service, port.number) != is_off(new, service, port.number))
+    };
+    new.services.values().filter(move |service| differs(service)).map(|service| service.host.clone())
 }
 
 /// Calls `touch` with every value that is not the same in both maps: old and new. Both are in order, so one walk over

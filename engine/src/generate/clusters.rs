@@ -6,7 +6,7 @@ use api::model::{Action, Balancing, Host, Labels, Model, Node, Protocol, Role, R
 use prost::Message;
 
 use super::wire::{self, Meta};
-use super::{ClusterName, Resource, inbound, message, protocol, resilience, rules};
+use super::{ClusterName, Resource, inbound, message, protocol, resilience, rules, tls};
 use crate::proto::{Kind, cluster as pb};
 
 /// Cluster of connections to destinations outside the registry.
@@ -117,7 +117,8 @@ fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> 
         Balancing::Random => pb::cluster::LbPolicy::Random,
     };
     let protocol = service.ports.iter().find(|port| port.number == name.port).map(|port| port.protocol);
-    let options = protocol::options(protocol.unwrap_or(Protocol::Tcp), node.role, breaker.as_ref());
+    let protocol = protocol.unwrap_or(Protocol::Tcp);
+    let options = protocol::options(protocol, node.role, breaker.as_ref());
     let text = name.to_string();
     let mut body = pb::Cluster {
         name: text.clone(),
@@ -131,6 +132,7 @@ fn outbound(model: &Model, name: &ClusterName, node: &Node) -> Option<Resource> 
         circuit_breakers: Some(resilience::breakers(breaker.as_ref())),
         outlier_detection: outlier.as_ref().map(resilience::outlier_detection),
         typed_extension_protocol_options: options.into_iter().collect(),
+        transport_socket_matches: tls::sockets(model, node, name, protocol),
         ..Default::default()
     }
     .encode_to_vec();

@@ -4,7 +4,7 @@ use api::model::{Endpoint, Health, Model};
 use prost::Message;
 
 use super::wire::{self, Meta};
-use super::{ClusterName, Resource, clusters, message};
+use super::{ClusterName, Resource, clusters, message, tls};
 use crate::proto::{Kind, core, endpoint};
 
 /// Every assignment that clusters ask for.
@@ -19,9 +19,11 @@ pub fn cluster_load_assignment(model: &Model, name: &ClusterName) -> Option<Reso
     let service = model.services.get(&name.host)?;
     service.ports.iter().find(|port| port.number == name.port)?;
     let all = model.endpoints.get(&name.host).map_or(&[][..], |endpoints| endpoints);
+    let words = tls::metadata(model, service, name.port);
     let mut locality = Vec::new();
     for endpoint in all.iter().filter(|endpoint| belongs(endpoint, name)) {
-        wire::field(&mut locality, 2, &lb_endpoint(endpoint));
+        let words = if endpoint.workload.takes_tls { &words[..] } else { &[] };
+        wire::field(&mut locality, 2, &lb_endpoint(endpoint, words));
     }
     let text = name.to_string();
     let mut body = endpoint::ClusterLoadAssignment { cluster_name: text.clone(), ..Default::default() }.encode_to_vec();
@@ -36,7 +38,7 @@ fn belongs(endpoint: &Endpoint, name: &ClusterName) -> bool {
         && name.labels.iter().all(|(key, value)| endpoint.workload.labels.get(key) == Some(value))
 }
 
-fn lb_endpoint(from: &Endpoint) -> Vec<u8> {
+fn lb_endpoint(from: &Endpoint, words: &[u8]) -> Vec<u8> {
     let status = match from.health {
         Health::Ready => core::HealthStatus::Unknown,
         Health::Draining => core::HealthStatus::Draining,
@@ -53,7 +55,8 @@ fn lb_endpoint(from: &Endpoint) -> Vec<u8> {
     .encode_to_vec();
     let workload = &from.workload;
     let label = |key: &str| workload.labels.get(key).map_or("", String::as_str);
-    let metadata = wire::mesh_metadata(&[
+    let mut metadata = words.to_vec();
+    metadata.extend(wire::mesh_metadata(&[
         ("app", Meta::Text(label("app"))),
         ("namespace", Meta::Text(&workload.key.namespace)),
         // What a proxy beside it takes from another one. Others do not know the word.
@@ -61,7 +64,7 @@ fn lb_endpoint(from: &Endpoint) -> Vec<u8> {
         ("service_account", Meta::Text(&workload.service_account)),
         ("version", Meta::Text(label("version"))),
         ("workload", Meta::Text(&workload.owner)),
-    ]);
+    ]));
     wire::field(&mut bytes, 3, &metadata);
     bytes
 }

@@ -4,13 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use api::model::{Model, Node, OutboundPolicy, Port, Protocol, Role, Service};
+use api::model::{MeshTls, Model, Node, OutboundPolicy, Port, Protocol, Role, Service};
 use api::names::proxy_port;
 use prost::Message;
 
 use super::inbound::{self, InboundPort};
-use super::{ClusterName, Resource, access, clusters, gateway, message, routes, wire};
+use super::{ClusterName, Resource, access, clusters, gateway, message, routes, tls, wire};
 use crate::proto::{Kind, core, extension, hcm, http_inspector, listener as pb, original_dst, protobuf, tls_inspector};
+use crate::tables::alpn;
 
 /// The listener that intercepted outbound connections arrive at.
 pub(super) const OUTBOUND: &str = "virtual_outbound";
@@ -21,6 +22,12 @@ pub(super) const INBOUND: &str = "virtual_inbound";
 const DETECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// What counts as HTTP.
 const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
+/// Words of ALPN by which the mesh's own TLS is told, with HTTP inside and with anything else.
+const MESH_HTTP: [&str; 2] = [alpn::HTTP2, alpn::HTTP1];
+const MESH_TCP: [&str; 1] = [alpn::OPAQUE];
+/// What a connection that begins with TLS is told by, and one that does not.
+const TLS: &str = "tls";
+const CLEAR: &str = "raw_buffer";
 
 /// Every listener that a node gets.
 #[must_use]
@@ -98,7 +105,7 @@ fn of_port(service: &Service, port: &Port, address: IpAddr) -> Resource {
     let (is_auto, is_tls) = (port.protocol == Protocol::Auto, port.protocol == Protocol::Https);
     let filter_chains = match port.protocol {
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => vec![chain("http", None, http())],
-        Protocol::Auto => vec![chain("http", Some(speaking_http(None)), http()), chain("tcp", None, tcp())],
+        Protocol::Auto => vec![chain("http", Some(http_in_clear_text()), http())],
         // The address has chosen the service already: a name that is none of its own changes nothing but what is told.
         Protocol::Https => vec![chain("tls", Some(asking_for(service)), tcp()), chain("tcp", None, tcp())],
         _ => vec![chain("tcp", None, tcp())],
@@ -108,6 +115,8 @@ fn of_port(service: &Service, port: &Port, address: IpAddr) -> Resource {
         address: Some(message::socket_address(address, port.number.get())),
         bind_to_port: Some(protobuf::BoolValue { value: false }),
         filter_chains,
+        // What a ClientHello offers is not what is spoken: all TLS is opaque, as is whatever is not HTTP.
+        default_filter_chain: is_auto.then(|| chain("tcp", None, tcp())),
         traffic_direction: core::TrafficDirection::Outbound.into(),
         ..Default::default()
     };
@@ -117,9 +126,17 @@ fn of_port(service: &Service, port: &Port, address: IpAddr) -> Resource {
         detect(&mut listener);
     }
     if is_auto {
-        listener.listener_filters.push(inspector(None));
+        listener.listener_filters.push(http_inspector());
     }
     resource(listener)
+}
+
+fn http_in_clear_text() -> pb::FilterChainMatch {
+    pb::FilterChainMatch {
+        transport_protocol: CLEAR.to_owned(),
+        application_protocols: HTTP.map(str::to_owned).to_vec(),
+        ..Default::default()
+    }
 }
 
 /// TLS whose server name is one of those by which the service is called.
@@ -136,6 +153,7 @@ fn asking_for(service: &Service) -> pb::FilterChainMatch {
 
 fn inbound(model: &Model, node: &Node) -> Resource {
     let ports = inbound::ports(model, node);
+    let all: Vec<_> = ports.iter().map(|port| port.number).collect();
     let auto: Vec<_> = ports.iter().filter(|port| port.protocol == Protocol::Auto).map(|port| port.number).collect();
     let passthrough = clusters::INBOUND_PASSTHROUGH;
     let has_ipv6 = node.workload.addresses.iter().any(IpAddr::is_ipv6);
@@ -152,33 +170,64 @@ fn inbound(model: &Model, node: &Node) -> Resource {
         traffic_direction: core::TrafficDirection::Inbound.into(),
         ..Default::default()
     };
+    let takes_tls = node.tls != MeshTls::None && !all.is_empty();
+    if takes_tls {
+        let filter = message::listener_filter(extension::TLS_INSPECTOR, &tls_inspector::TlsInspector::default());
+        listener.listener_filters.push(only_at(&all, filter));
+    }
     if !auto.is_empty() {
-        listener.listener_filters.push(inspector(Some(&auto)));
+        listener.listener_filters.push(only_at(&auto, http_inspector()));
+    }
+    if takes_tls || !auto.is_empty() {
         detect(&mut listener);
     }
     resource(listener)
 }
 
+/// The filter chains of a port: those for the mesh's own TLS, which its words of ALPN tell, beside those for everything else.
+///
+/// Who must have a certificate and has none is refused by the filters, and not by the want of a chain: connections that no
+/// chain is for belong to no service. Where TLS is not wanted it is taken all the same: callers stop using it as they learn.
 fn inbound_chains(model: &Model, node: &Node, port: &InboundPort<'_>) -> Vec<pb::FilterChain> {
     let guards = access::of_port(model, node, port);
     let cluster = inbound::cluster_name(port.number);
-    let at_port = pb::FilterChainMatch {
+    let at_port = || pb::FilterChainMatch {
         destination_port: Some(protobuf::UInt32Value { value: port.number.get().into() }),
         ..Default::default()
     };
-    let http = |matches| {
+    let http = |name: &str, matches| {
         let route_config = routes::inbound(&cluster);
         let specifier = hcm::http_connection_manager::RouteSpecifier::RouteConfig(route_config);
-        chain(&format!("{cluster}|http"), Some(matches), http_filter(&cluster, specifier, guards.http.clone()))
+        chain(&format!("{cluster}|{name}"), Some(matches), http_filter(&cluster, specifier, guards.http.clone()))
     };
-    let tcp = |matches| {
-        let chain = chain(&format!("{cluster}|tcp"), Some(matches), message::tcp_filter(&cluster, &cluster));
+    let tcp = |name: &str, matches| {
+        let chain = chain(&format!("{cluster}|{name}"), Some(matches), message::tcp_filter(&cluster, &cluster));
         guarded(guards.tcp.clone(), chain)
     };
+    let speaking = |transport: &str, words: &[&str]| pb::FilterChainMatch {
+        transport_protocol: transport.to_owned(),
+        application_protocols: words.iter().map(|word| (*word).to_owned()).collect(),
+        ..at_port()
+    };
+    let ended = |words: &[&str], chain| pb::FilterChain { transport_socket: Some(tls::server(node, words)), ..chain };
+    let has_tls = node.tls != MeshTls::None;
+    let mesh_http = |transport: &str| ended(&MESH_HTTP, http("mesh-http", speaking(transport, &MESH_HTTP)));
+    let mesh_tcp = |transport: &str| ended(&MESH_TCP, tcp("mesh-tcp", speaking(transport, &MESH_TCP)));
     match port.protocol {
-        Protocol::Http | Protocol::Http2 | Protocol::Grpc => vec![http(at_port)],
-        Protocol::Auto => vec![http(speaking_http(Some(port.number))), tcp(at_port)],
-        _ => vec![tcp(at_port)],
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc if has_tls => vec![mesh_http(""), http("http", at_port())],
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => vec![http("http", at_port())],
+        // What a ClientHello offers must not be taken for what is spoken in clear text, and a connection that has been
+        // told apart by its transport gets no chain that says nothing of it.
+        Protocol::Auto if has_tls => vec![
+            mesh_http(TLS),
+            mesh_tcp(TLS),
+            tcp("tls", speaking(TLS, &[])),
+            http("http", speaking(CLEAR, &HTTP)),
+            tcp("tcp", speaking(CLEAR, &[])),
+        ],
+        Protocol::Auto => vec![http("http", speaking("", &HTTP)), tcp("tcp", at_port())],
+        _ if has_tls => vec![mesh_tcp(""), tcp("tcp", at_port())],
+        _ => vec![tcp("tcp", at_port())],
     }
 }
 
@@ -188,33 +237,27 @@ fn guarded(mut before: Vec<pb::Filter>, mut chain: pb::FilterChain) -> pb::Filte
     pb::FilterChain { filters: before, ..chain }
 }
 
-fn speaking_http(port: Option<NonZeroU16>) -> pb::FilterChainMatch {
-    pb::FilterChainMatch {
-        destination_port: port.map(|port| protobuf::UInt32Value { value: port.get().into() }),
-        application_protocols: HTTP.map(str::to_owned).to_vec(),
-        ..Default::default()
-    }
+/// The filter that looks for HTTP in first bytes.
+fn http_inspector() -> pb::ListenerFilter {
+    message::listener_filter(extension::HTTP_INSPECTOR, &http_inspector::HttpInspector::default())
 }
 
-/// The filter that looks at first bytes; only on these ports, if there are any, so that no other connection waits.
-fn inspector(ports: Option<&[NonZeroU16]>) -> pb::ListenerFilter {
+/// A filter that looks at first bytes, only on these ports, so that no other connection waits.
+fn only_at(ports: &[NonZeroU16], mut filter: pb::ListenerFilter) -> pb::ListenerFilter {
     use pb::listener_filter_chain_match_predicate::{MatchSet, Rule};
-    let mut filter = message::listener_filter(extension::HTTP_INSPECTOR, &http_inspector::HttpInspector::default());
     let predicate = |rule| pb::ListenerFilterChainMatchPredicate { rule: Some(rule) };
-    filter.filter_disabled = ports.map(|ports| {
-        let mut rules: Vec<_> = ports
-            .iter()
-            .map(|port| {
-                let start = i32::from(port.get());
-                predicate(Rule::DestinationPortRange(crate::proto::types::Int32Range { start, end: start + 1 }))
-            })
-            .collect();
-        let any_of_them = match rules.len() {
-            1 => rules.remove(0),
-            _ => predicate(Rule::OrMatch(MatchSet { rules })),
-        };
-        predicate(Rule::NotMatch(Box::new(any_of_them)))
-    });
+    let mut rules: Vec<_> = ports
+        .iter()
+        .map(|port| {
+            let start = i32::from(port.get());
+            predicate(Rule::DestinationPortRange(crate::proto::types::Int32Range { start, end: start + 1 }))
+        })
+        .collect();
+    let any_of_them = match rules.len() {
+        1 => rules.remove(0),
+        _ => predicate(Rule::OrMatch(MatchSet { rules })),
+    };
+    filter.filter_disabled = Some(predicate(Rule::NotMatch(Box::new(any_of_them))));
     filter
 }
 

@@ -36,6 +36,11 @@ pub(super) enum Meta<'m> {
 /// Encodes `Metadata` with `filter_metadata["mesh"]` of these fields; they must be in the order of their keys.
 /// Fields with empty text are left out.
 pub(super) fn mesh_metadata(fields: &[(&str, Meta<'_>)]) -> Vec<u8> {
+    metadata("mesh", fields)
+}
+
+/// Encodes `Metadata` with `filter_metadata` of this name.
+pub(super) fn metadata(name: &str, fields: &[(&str, Meta<'_>)]) -> Vec<u8> {
     debug_assert!(fields.windows(2).all(|pair| pair[0].0 < pair[1].0), "fields are in the order of their keys");
     let mut fields_of_struct = Vec::new();
     for (key, value) in fields {
@@ -50,7 +55,7 @@ pub(super) fn mesh_metadata(fields: &[(&str, Meta<'_>)]) -> Vec<u8> {
         field(&mut fields_of_struct, 1, &entry);
     }
     let mut entry = Vec::new();
-    text(&mut entry, 1, "mesh");
+    text(&mut entry, 1, name);
     field(&mut entry, 2, &fields_of_struct);
     let mut metadata = Vec::new();
     field(&mut metadata, 1, &entry);

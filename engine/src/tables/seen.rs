@@ -79,9 +79,13 @@ impl Listener {
         let port = best(&|matches| matches.fit_port(seen));
         let by_port = |matches: &ChainMatch| matches.fit_port(seen).filter(|_| matches.fit_port(seen) == port);
         let name = best(&|matches| by_port(matches).and_then(|_| matches.fit_server_name(seen)));
-        let by_name = |matches: &ChainMatch| by_port(matches).filter(|_| matches.fit_server_name(seen) == name);
+        let by_name = |matches: &ChainMatch| {
+            by_port(matches).and_then(|_| matches.fit_server_name(seen)).filter(|fit| Some(*fit) == name)
+        };
         let transport = best(&|matches| by_name(matches).and_then(|_| matches.fit_transport(seen)));
-        let by_transport = |matches: &ChainMatch| by_name(matches).filter(|_| matches.fit_transport(seen) == transport);
+        let by_transport = |matches: &ChainMatch| {
+            by_name(matches).and_then(|_| matches.fit_transport(seen)).filter(|fit| Some(*fit) == transport)
+        };
         let fitting = |matches: &ChainMatch| by_transport(matches).and_then(|_| matches.fit_protocol(seen));
         let protocol = best(&fitting);
         let chosen = all().find(|(_, matches)| protocol.is_some() && fitting(matches) == protocol);

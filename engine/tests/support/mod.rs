@@ -42,6 +42,7 @@ pub(crate) fn workload(app: &str, version: &str, address: IpAddr) -> Arc<Workloa
         service_account: format!("bookinfo-{app}"),
         ports: vec![port(9080)],
         has_sidecar: true,
+        takes_tls: true,
     })
 }
 
@@ -56,6 +57,7 @@ fn service(name: &str, address: [u8; 4], ports: &[(&str, u16, Protocol)]) -> Ser
                 name: (*name).to_owned(),
                 number: port(*number),
                 protocol: *protocol,
+                mtls: None,
             })
             .collect(),
         resolution: Resolution::Virtual,
@@ -82,6 +84,8 @@ pub(crate) fn bookinfo() -> Model {
                 }
             })
             .collect();
+        let account = Key { namespace: "default".to_owned(), name: format!("bookinfo-{app}") };
+        model.accounts.insert(of.host.clone(), Arc::new([account].into()));
         model.endpoints.insert(of.host.clone(), endpoints.into());
         model.services.insert(of.host.clone(), Arc::new(of));
     }
@@ -183,7 +187,7 @@ pub(crate) fn with_rules() -> Model {
 pub(crate) fn sidecar(model: &Model, app: &str, version: &str) -> Node {
     let endpoints = &model.endpoints[&host(app)];
     let endpoint = endpoints.iter().find(|endpoint| endpoint.workload.labels["version"] == version).unwrap();
-    Node { role: Role::Sidecar, workload: Arc::clone(&endpoint.workload), services: vec![host(app)] }
+    Node { role: Role::Sidecar, workload: Arc::clone(&endpoint.workload), services: vec![host(app)], tls: MeshTls::Own }
 }
 
 /// The ingress gateway.
@@ -196,8 +200,9 @@ pub(crate) fn gateway() -> Node {
         service_account: "mesh-ingressgateway".to_owned(),
         ports: Vec::new(),
         has_sidecar: false,
+        takes_tls: false,
     };
-    Node { role: Role::Gateway, workload: Arc::new(workload), services: Vec::new() }
+    Node { role: Role::Gateway, workload: Arc::new(workload), services: Vec::new(), tls: MeshTls::Own }
 }
 
 /// Everything that a node gets, compiled; panics with the name of what is refused.
@@ -319,7 +324,7 @@ pub(crate) fn shop(protocol: Protocol, address: IpAddr) -> Service {
         host: host("shop"),
         key: key("shop"),
         addresses: vec![address],
-        ports: vec![Port { name: "port".to_owned(), number: port(443), protocol }],
+        ports: vec![Port { name: "port".to_owned(), number: port(443), protocol, mtls: None }],
         resolution: Resolution::Virtual,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::model::{Host, Key, Model, Node, Role, Workload};
+use api::model::{Host, Key, MeshTls, Model, Node, Role, Workload};
 use engine::generate::{self, Affected};
 use engine::tables::{Name, NameMap};
 
@@ -187,8 +187,9 @@ fn anybody(role: Role) -> Node {
         service_account: String::new(),
         ports: Vec::new(),
         has_sidecar: true,
+        takes_tls: false,
     };
-    Node { role, workload: Arc::new(workload), services: Vec::new() }
+    Node { role, workload: Arc::new(workload), services: Vec::new(), tls: MeshTls::Own }
 }
 
 fn listeners_of(model: &Model, host: &Host) -> Vec<String> {

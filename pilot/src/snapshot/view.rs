@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use api::model::{Host, Key, Model, Node, Role, Workload};
+use api::model::{Host, Key, MeshTls, Model, Node, Role, Workload};
 use engine::generate;
 
 use super::Snapshot;
@@ -31,10 +31,10 @@ pub struct View {
 }
 
 impl View {
-    /// The view of a proxy of this role in this pod. A pod that is not known (yet) is nobody: no labels, no services.
+    /// The view of a proxy of this role in this pod, which takes part in mutual TLS or not. A pod that is not known (yet) is nobody: no labels, no services.
     #[must_use]
-    pub fn new(snapshot: Arc<Snapshot>, role: Role, pod: Key) -> Self {
-        let node = node(&snapshot, role, pod);
+    pub fn new(snapshot: Arc<Snapshot>, role: Role, tls: MeshTls, pod: Key) -> Self {
+        let node = node(&snapshot, role, tls, pod);
         let own = own(&snapshot.model, &node);
         let own_names = names_of(&own).collect();
         let serial = snapshot.serial;
@@ -81,7 +81,7 @@ impl View {
         if is_same {
             return false;
         }
-        let node = node(now, self.node.role, key.clone());
+        let node = node(now, self.node.role, self.node.tls, key.clone());
         if node == self.node {
             return false;
         }
@@ -115,6 +115,10 @@ impl state::View for View {
             return Some(own.clone());
         }
         match self.snapshot.tables.get(self.node.role, kind, name)? {
+            // The shared clusters are those of proxies that have an identity; they change whenever the others' do.
+            Entry::Shared(_) if kind == Kind::Cluster && self.node.tls != MeshTls::Own => {
+                generated(&self.snapshot.model, &self.node, kind, name)
+            }
             Entry::Shared(resource) => Some(resource.clone()),
             Entry::PerProxy => generated(&self.snapshot.model, &self.node, kind, name),
         }
@@ -153,10 +157,10 @@ fn names_of(own: &Own) -> impl Iterator<Item = (Kind, Arc<str>)> {
     Kind::ALL.into_iter().zip(own).flat_map(|(kind, own)| own.keys().map(move |name| (kind, name.clone())))
 }
 
-fn node(snapshot: &Snapshot, role: Role, pod: Key) -> Node {
+fn node(snapshot: &Snapshot, role: Role, tls: MeshTls, pod: Key) -> Node {
     match snapshot.node(&pod) {
-        Some(node) => Node { role, ..(**node).clone() },
-        None => Node { role, workload: Arc::new(nobody(pod)), services: Vec::new() },
+        Some(node) => Node { role, tls, ..(**node).clone() },
+        None => Node { role, workload: Arc::new(nobody(pod)), services: Vec::new(), tls },
     }
 }
 
@@ -169,6 +173,7 @@ fn nobody(key: Key) -> Workload {
         service_account: String::new(),
         ports: Vec::new(),
         has_sidecar: true,
+        takes_tls: false,
     }
 }
 

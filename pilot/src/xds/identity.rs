@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use api::messages::{SvidStatus, node_metadata as field};
-use api::model::{Key, Role};
+use api::model::{Key, MeshTls, Role};
 use api::spiffe::SpiffeId;
 use envoy_types::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
 use envoy_types::pb::google::protobuf::value::Kind;
@@ -24,6 +24,8 @@ pub struct Identity {
     pub pod: Key,
     /// Version of its binary, or of Envoy.
     pub version: String,
+    /// Whether it takes part in mutual TLS.
+    pub tls: MeshTls,
 }
 
 /// Why a proxy is not let in.
@@ -147,7 +149,7 @@ impl Identity {
             return Err(unreadable());
         }
         let pod = Key { namespace: namespace.to_owned(), name: name.to_owned() };
-        Ok(Identity { role, address, pod, version: version(node) })
+        Ok(Identity { role, address, pod, version: version(node), tls: tls(node) })
     }
 
     /// Holds it against what the proxy has shown. `account` is the service account of the pod, if the pod is known: an
@@ -185,6 +187,16 @@ impl Identity {
             Role::Sidecar => "sidecar",
             Role::Gateway => "gateway",
         }
+    }
+}
+
+/// What a proxy says of mutual TLS. Who says nothing has no part in it.
+fn tls(node: &Node) -> MeshTls {
+    let said = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(field::TLS)?.kind.as_ref());
+    match said {
+        Some(Kind::StringValue(text)) if text == field::TLS_OWN => MeshTls::Own,
+        Some(Kind::StringValue(text)) if text == field::TLS_SDS => MeshTls::Sds,
+        _ => MeshTls::None,
     }
 }
 

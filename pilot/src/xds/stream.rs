@@ -107,7 +107,12 @@ impl Stream {
         self.hear(proxy, first)?;
         self.wait_for_pod(proxy, &mut changes).await;
         changes.mark_unchanged();
-        let mut view = View::new(self.ads.snapshots.current(), proxy.identity.role, proxy.identity.pod.clone());
+        let mut view = View::new(
+            self.ads.snapshots.current(),
+            proxy.identity.role,
+            proxy.identity.tls,
+            proxy.identity.pod.clone(),
+        );
         let old_age = Instant::now() + age(proxy);
         let mut endpoints_asked = None;
         let mut renewals = self.ads.identity.renewals.subscribe();

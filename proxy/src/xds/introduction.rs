@@ -16,7 +16,7 @@ use runtime::svid::report::stamp;
 pub(super) fn node(node: &Node, svids: &Svids) -> Node {
     let text = |text: String| Value { kind: Some(Is::StringValue(text)) };
     let time = |time: SystemTime| text(stamp(time));
-    let mut fields: Vec<(&str, Value)> = Vec::new();
+    let mut fields: Vec<(&str, Value)> = vec![(field::TLS, text(field::TLS_OWN.to_owned()))];
     if let Some(svid) = svids.current() {
         fields.push((field::SVID, text(svid.id.to_string())));
         fields.push((field::SVID_SERIAL, text(svid.serial.clone())));
@@ -28,10 +28,8 @@ pub(super) fn node(node: &Node, svids: &Svids) -> Node {
         fields.push((field::BUNDLE, text(bundle.version())));
     }
     let mut node = node.clone();
-    if !fields.is_empty() {
-        let metadata = node.metadata.get_or_insert_with(Struct::default);
-        metadata.fields.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
-    }
+    let metadata = node.metadata.get_or_insert_with(Struct::default);
+    metadata.fields.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
     node
 }
 
