@@ -39,7 +39,12 @@ pub(crate) struct Refusal {
 
 /// Who sent something, as far as that is proved.
 pub(crate) fn caller<'c>(arrival: &'c Arrival, tokens: &'c [Verified]) -> Caller<'c> {
-    Caller { identity: None, address: Some(arrival.peer.ip()), destination: Some(arrival.destination), tokens }
+    Caller {
+        identity: arrival.identity.as_deref(),
+        address: Some(arrival.peer.ip()),
+        destination: Some(arrival.destination),
+        tokens,
+    }
 }
 
 impl Authoriser {

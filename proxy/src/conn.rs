@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
+use api::spiffe::SpiffeId;
 use engine::tables::{Cluster, Endpoint, Load, Usage, take_one};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
+use crate::tls::Secure;
 
 /// A connection with its buffers.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    io: TcpStream,
+    io: Io,
     /// What was read and is not used up.
     pub(crate) rx: Buffer,
     /// What is to be written before anything else.
@@ -33,6 +35,21 @@ pub(crate) struct Conn {
     pub(crate) served: u32,
     /// Counts the connection at its cluster and endpoint as long as it is open.
     pub(crate) counted: Option<Counted>,
+}
+
+/// What bytes go through.
+#[derive(Debug)]
+enum Io {
+    /// A socket.
+    Plain(TcpStream),
+    /// TLS on a socket.
+    Secure(Box<Secure>),
+    /// Nothing: TLS could not begin.
+    Nothing,
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
 }
 
 /// Counts a connection at its cluster and its endpoint.
@@ -103,7 +120,7 @@ impl Conn {
     #[must_use]
     pub(crate) fn new(io: TcpStream) -> Self {
         Conn {
-            io,
+            io: Io::Plain(io),
             rx: Buffer::default(),
             tx: Vec::new(),
             sent: 0,
@@ -119,8 +136,15 @@ impl Conn {
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // No buffer is held over a wait.
         if self.rx.is_empty() {
-            match self.io.poll_read_ready(cx) {
-                Poll::Ready(ready) => ready?,
+            let is_ready = match &mut self.io {
+                Io::Plain(socket) => socket.poll_read_ready(cx).map_ok(|()| true),
+                Io::Secure(secure) => secure.poll_ready(cx),
+                Io::Nothing => return Poll::Ready(Err(gone())),
+            };
+            match is_ready {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(0)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     self.rx.release();
                     return Poll::Pending;
@@ -132,7 +156,7 @@ impl Conn {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
         let mut into = ReadBuf::new(space);
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
+        ready!(self.io.poll_read(cx, &mut into))?;
         let count = into.filled().len();
         self.rx.fill(count);
         self.received += count as u64;
@@ -141,13 +165,47 @@ impl Conn {
 
     /// The address of this end.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        self.io.local_addr().ok()
+        self.io.socket()?.local_addr().ok()
+    }
+
+    /// Goes on with TLS: what has been read is the beginning of its handshake.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be.
+    pub(crate) fn begin_tls(&mut self, session: rustls::Connection) -> io::Result<()> {
+        let Io::Plain(socket) = std::mem::replace(&mut self.io, Io::Nothing) else { return Err(gone()) };
+        let mut secure = Box::new(Secure::new(socket, session));
+        let begun = secure.absorb(self.rx.filled());
+        self.rx.consume(usize::MAX);
+        self.rx.park();
+        self.received = 0;
+        self.io = Io::Secure(secure);
+        begun
+    }
+
+    /// Ready when the handshake is done.
+    pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Secure(secure) => secure.poll_handshake(cx),
+            Io::Plain(_) | Io::Nothing => Poll::Ready(Err(gone())),
+        }
+    }
+
+    /// Its TLS.
+    pub(crate) fn secure(&mut self) -> Option<&mut Secure> {
+        if let Io::Secure(secure) = &mut self.io { Some(secure) } else { None }
+    }
+
+    /// Who has proved to be at the other end.
+    pub(crate) fn peer(&self) -> Option<&Arc<SpiffeId>> {
+        if let Io::Secure(secure) = &self.io { secure.peer() } else { None }
     }
 
     /// Reads once into another's buffer; for a codec that has its own.
     pub(crate) fn poll_read_into(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
+        ready!(self.io.poll_read(cx, into))?;
         self.received += (into.filled().len() - before) as u64;
         Poll::Ready(Ok(()))
     }
@@ -155,27 +213,26 @@ impl Conn {
     /// Whether everything in `tx` has been written.
     #[must_use]
     pub(crate) fn is_flushed(&self) -> bool {
+        self.has_sent_tx() && !matches!(&self.io, Io::Secure(secure) if secure.has_unsent())
+    }
+
+    fn has_sent_tx(&self) -> bool {
         self.sent == self.tx.len()
     }
 
-    /// Writes once: the rest of `tx`, then `body`. Returns how many bytes of `body` were written.
+    /// Writes once: the rest of `tx`, then `body`. Returns how many bytes of `body` were written, or are on their way:
+    /// all of them have left when it [is flushed](Self::is_flushed).
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, body: &[u8]) -> Poll<io::Result<usize>> {
         let head = self.tx.get(self.sent..).unwrap_or_default();
-        let written = if head.is_empty() {
-            ready!(Pin::new(&mut self.io).poll_write(cx, body))?
-        } else if body.is_empty() {
-            ready!(Pin::new(&mut self.io).poll_write(cx, head))?
-        } else {
-            let slices = [IoSlice::new(head), IoSlice::new(body)];
-            ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices))?
-        };
-        if written == 0 {
+        let written = ready!(self.io.poll_write(cx, head, body))?;
+        // TLS may have had something else to write.
+        if written == 0 && !(head.is_empty() && body.is_empty()) {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.written += written as u64;
         let of_head = written.min(head.len());
         self.sent += of_head;
-        if self.is_flushed() {
+        if self.has_sent_tx() {
             self.tx.clear();
             self.sent = 0;
         }
@@ -192,7 +249,11 @@ impl Conn {
 
     /// Says that no more bytes follow.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        match &mut self.io {
+            Io::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Io::Secure(secure) => secure.poll_shutdown(cx),
+            Io::Nothing => Poll::Ready(Err(gone())),
+        }
     }
 
     /// Forgets what is to be written.
@@ -225,16 +286,21 @@ impl Conn {
     ///
     /// `ask_kernel` looks past what the runtime has been told so far.
     #[must_use]
-    pub(crate) fn is_live(&self, ask_kernel: bool) -> bool {
+    pub(crate) fn is_live(&mut self, ask_kernel: bool) -> bool {
+        let socket = match &mut self.io {
+            Io::Plain(socket) => socket,
+            Io::Secure(secure) => return secure.is_live(ask_kernel),
+            Io::Nothing => return false,
+        };
         let mut byte = [0];
-        if !matches!(self.io.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+        if !matches!(socket.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
             return false;
         }
         if !ask_kernel {
             return true;
         }
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        matches!(socket2::SockRef::from(&self.io).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        matches!(socket2::SockRef::from(&*socket).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Closes so that the peer sees a broken connection rather than a complete message.
@@ -243,11 +309,49 @@ impl Conn {
     }
 }
 
+impl Io {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Io::Plain(socket) => Some(socket),
+            Io::Secure(secure) => Some(secure.socket()),
+            Io::Nothing => None,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Plain(socket) => Pin::new(socket).poll_read(cx, into),
+            Io::Secure(secure) => {
+                if ready!(secure.poll_ready(cx))? {
+                    let count = secure.take(into.initialize_unfilled());
+                    into.advance(count);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Io::Nothing => Poll::Ready(Err(gone())),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Io::Plain(socket) if head.is_empty() => Pin::new(socket).poll_write(cx, body),
+            Io::Plain(socket) if body.is_empty() => Pin::new(socket).poll_write(cx, head),
+            Io::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]),
+            Io::Secure(secure) => secure.poll_write(cx, head, body),
+            Io::Nothing => Poll::Ready(Err(gone())),
+        }
+    }
+}
+
 impl Drop for Conn {
     fn drop(&mut self) {
-        if self.is_unfinished {
+        if !self.is_unfinished {
+            if let Io::Secure(secure) = &mut self.io {
+                secure.close_now();
+            }
+        } else if let Some(socket) = self.io.socket() {
             // If it fails the socket is closed the ordinary way, which a length or a chunk also shows to be too early.
-            let _ = socket2::SockRef::from(&self.io).set_linger(Some(std::time::Duration::ZERO));
+            let _ = socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
         }
     }
 }

@@ -111,7 +111,8 @@ impl Daemon {
         let (drain, snapshots) = (Drain::new(), Snapshots::new());
         let (connections, background) = (Tasks::new(), Tasks::new());
         let metrics = Metrics::new("proxy");
-        let path = data_path(&settings, mark, &snapshots, &drain)?;
+        let identity = identity::Identity::start(&settings, mark, &metrics, &background);
+        let path = data_path((&settings, mark, &identity), &snapshots, &drain)?;
         metrics.register(|registry| {
             registry.register_collector(Box::new(Arc::clone(path.metrics())));
             registry.register_collector(Box::new(path.admissions()));
@@ -121,7 +122,7 @@ impl Daemon {
         background.spawn_until_cancelled("peers", learn_peers(snapshots.clone(), Arc::clone(path.metrics())));
 
         let upstreams = path.upstream_tasks().clone();
-        let identity = identity::Identity::start(&settings, mark, &metrics, &background);
+        background.spawn_until_cancelled("identity", Arc::clone(&path).follow_identity());
         hand_out(&settings, &identity, &metrics, &background)?;
         let mut sockets =
             Sockets::new(snapshots.clone(), Arc::clone(&path), settings.role.clone(), connections.clone());
@@ -261,8 +262,7 @@ async fn learn_peers(snapshots: Snapshots, metrics: Arc<path_metrics::Metrics>) 
 const PEERS: Duration = Duration::from_millis(500);
 
 fn data_path(
-    settings: &Settings,
-    mark: Option<u32>,
+    (settings, mark, own): (&Settings, Option<u32>, &identity::Identity),
     snapshots: &Snapshots,
     drain: &Drain,
 ) -> Result<Arc<DataPath>, DaemonError> {
@@ -272,7 +272,6 @@ fn data_path(
         namespace: workload.namespace.clone(),
         app: workload.app.clone(),
         version: workload.version.clone(),
-        principal: String::new(),
         cluster: workload.cluster.clone(),
     };
     let format = Format::new(settings.access_log_format.encoding, settings.access_log_format.source.as_deref())?;
@@ -289,6 +288,7 @@ fn data_path(
     let settings = data::Settings {
         mark,
         identity,
+        svids: own.svids.clone(),
         access_log,
         explain_denials: settings.explain_denials,
         tracing: settings.tracing,
@@ -296,6 +296,7 @@ fn data_path(
         limits: Limits { head: limits.head_bytes, fields: limits.headers },
         idle_timeout: limits.idle,
         head_timeout: limits.head_timeout,
+        handshake_timeout: limits.handshake,
         body_idle_timeout: limits.body_idle,
         max_connections: limits.connections.min(fitting),
         max_connections_per_source: limits.connections_per_source,

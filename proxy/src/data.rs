@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use engine::tables::{
     Cluster, ClusterSpec, Discovery, Lb, Limits as ClusterLimits, Listener, Name, RetryLimit, Tables, Upstream,
 };
+use runtime::svid::{self, Svids};
 use runtime::{Drain, Tasks};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -26,7 +27,9 @@ use crate::metrics::{Identity, MAX_SERIES, Metrics};
 use crate::multiplex::Multiplex;
 use crate::origdst::{canonical, original_destination};
 use crate::pool::Pool;
+use crate::principals::Principal;
 use crate::report::TcpReport;
+use crate::tls::Tls;
 use crate::trace_context::Tracing;
 use crate::upstream::Arrival;
 use crate::{inbound, outbound};
@@ -38,6 +41,8 @@ pub struct Settings {
     pub mark: Option<u32>,
     /// Who the proxy stands beside, or is.
     pub identity: Identity,
+    /// What the proxy shows to others, and holds them against.
+    pub svids: Svids,
     /// Where requests are logged; `None` is nowhere.
     pub access_log: Option<AccessLog>,
     /// Whether a caller that is refused is told by which policy.
@@ -52,6 +57,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How long a head, or the preface of HTTP/2, may take from its first byte.
     pub head_timeout: Duration,
+    /// How long a caller's TLS handshake may take.
+    pub handshake_timeout: Duration,
     /// How long the body of a request may come without a byte.
     pub body_idle_timeout: Duration,
     /// Connections of peers at once.
@@ -90,6 +97,7 @@ impl Default for Settings {
         Settings {
             mark: None,
             identity: Identity::default(),
+            svids: svid::channel().1,
             access_log: None,
             explain_denials: false,
             tracing: Tracing::default(),
@@ -97,6 +105,7 @@ impl Default for Settings {
             limits: Limits::default(),
             idle_timeout: Duration::from_secs(3600),
             head_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(300),
             h2: H2::default(),
             upgrade_idle_timeout: Duration::from_secs(3600),
@@ -113,6 +122,7 @@ impl Default for Settings {
 pub struct DataPath {
     pub(crate) tables: Arc<ArcSwap<Tables>>,
     pub(crate) connector: Connector,
+    pub(crate) tls: Tls,
     pub(crate) pool: Pool,
     pub(crate) multiplex: Multiplex,
     pub(crate) h2: H2,
@@ -137,12 +147,20 @@ impl DataPath {
     #[must_use]
     pub fn new(tables: Arc<ArcSwap<Tables>>, settings: Settings, drain: Drain) -> Arc<Self> {
         let admission = Admission::new(settings.max_connections, settings.max_connections_per_source);
+        let metrics = Metrics::with(
+            settings.identity,
+            settings.svids.clone(),
+            Arc::clone(&tables),
+            settings.max_series,
+            admission,
+        );
         Arc::new(DataPath {
+            tls: Tls::new(settings.svids, settings.handshake_timeout, Arc::clone(&metrics)),
             connector: Connector { mark: settings.mark },
             pool: Pool::default(),
             multiplex: Multiplex::new(settings.h2.frames, settings.limits.head),
             h2: settings.h2,
-            metrics: Metrics::with(settings.identity, Arc::clone(&tables), settings.max_series, admission),
+            metrics,
             access_log: settings.access_log,
             authoriser: Authoriser::new(settings.explain_denials),
             tracing: settings.tracing,
@@ -208,6 +226,23 @@ impl DataPath {
             () = self.pool.sweep() => {}
             () = self.drain.started() => {}
         }
+    }
+
+    /// Gives up what was made for another identity whenever the proxy's own becomes another, as when its trust domain is
+    /// renamed; never ends. A renewal of the same identity changes nothing for connections that there are.
+    pub async fn follow_identity(self: Arc<Self>) {
+        let mut changes = self.tls.svids().changes();
+        let mut known = self.tls.svids().id();
+        while changes.changed().await.is_ok() {
+            let now = self.tls.svids().id();
+            if known.is_some() && known != now {
+                self.tls.forget();
+                self.pool.clear();
+                self.multiplex.retire();
+            }
+            known = now;
+        }
+        std::future::pending().await
     }
 
     /// Serves the connections of `socket` by the listener that the tables have under `name` at the time of each, until
@@ -313,6 +348,11 @@ impl DataPath {
         Err(refusal.failure)
     }
 
+    /// Who has proved to be at the other end of a connection, as counters know it.
+    pub(crate) fn principal(&self, conn: &crate::conn::Conn) -> Principal {
+        conn.peer().map_or_else(Principal::default, |id| self.metrics.principals.of(id))
+    }
+
     /// Where a connection came in, and where it was going.
     pub(crate) fn arrival(&self, socket: &TcpStream, listener: &Listener) -> Result<Arrival, Failure> {
         let is_intercepted = listener.use_original_dst || listener.restores_original_dst;
@@ -323,7 +363,14 @@ impl DataPath {
         };
         let (peer, local, destination) = read().map_err(|_| Failure::DownstreamClosed)?;
         let peer = canonical(peer);
-        Ok(Arrival { peer, local: canonical(local), destination, source: self.metrics.peers.at(peer.ip()) })
+        Ok(Arrival {
+            peer,
+            local: canonical(local),
+            destination,
+            source: self.metrics.peers.at(peer.ip()),
+            identity: None,
+            principal: Principal::default(),
+        })
     }
 }
 

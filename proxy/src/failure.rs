@@ -1,6 +1,7 @@
 //! Why a request or connection failed: one word for it in reply, log and metric, with Envoy's flag beside it.
 
 use crate::codec::Malformed;
+use crate::tls::NoTls;
 
 /// Whose fault a failure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,12 @@ pub enum Failure {
     /// No connection to the endpoint could be made.
     #[error("the connection to the upstream could not be made")]
     UpstreamConnect,
+    /// The connection to the endpoint could be made, but not be made safe.
+    #[error("the connection to the upstream is not safe: {0}")]
+    UpstreamTls(NoTls),
+    /// The caller's TLS handshake has failed.
+    #[error("the caller's TLS handshake has failed: {0}")]
+    DownstreamTls(NoTls),
     /// The endpoint closed or reset the connection before its answer was complete.
     #[error("the upstream closed the connection before its answer was complete")]
     UpstreamReset,
@@ -90,6 +97,7 @@ impl Failure {
             Failure::NoEndpoints => "no_endpoints",
             Failure::Overflow(_) => "overflow",
             Failure::UpstreamConnect => "upstream_connect",
+            Failure::UpstreamTls(why) | Failure::DownstreamTls(why) => why.code(),
             Failure::UpstreamReset => "upstream_reset",
             Failure::UpstreamProtocol(_) => "upstream_protocol",
             Failure::Timeout => "timeout",
@@ -115,12 +123,16 @@ impl Failure {
             Failure::NoCluster(_) => "NC",
             Failure::NoEndpoints => "UH",
             Failure::Overflow(_) => "UO",
-            Failure::UpstreamConnect => "UF",
+            Failure::UpstreamConnect | Failure::UpstreamTls(_) => "UF",
             Failure::UpstreamReset => "UC",
             Failure::UpstreamProtocol(_) => "UPE",
             Failure::Timeout => "UT",
             Failure::FaultAbort(_) => "FI",
-            Failure::BadRequest(_) | Failure::BadPath(_) | Failure::BadAuthority | Failure::UpgradeRefused => "DPE",
+            Failure::BadRequest(_)
+            | Failure::BadPath(_)
+            | Failure::BadAuthority
+            | Failure::UpgradeRefused
+            | Failure::DownstreamTls(_) => "DPE",
             Failure::SlowRequest | Failure::SlowBody | Failure::SlowReader => "SI",
             Failure::Unauthenticated(_) => "UAEX",
             Failure::DownstreamClosed => "DC",
@@ -132,7 +144,7 @@ impl Failure {
     #[must_use]
     pub fn flag_after_retries(self) -> &'static str {
         match self {
-            Failure::UpstreamConnect => "UF,URX",
+            Failure::UpstreamConnect | Failure::UpstreamTls(_) => "UF,URX",
             Failure::UpstreamReset => "UC,URX",
             Failure::Timeout => "UT,URX",
             other => other.flag(),
@@ -148,6 +160,7 @@ impl Failure {
             Failure::NoEndpoints
             | Failure::Overflow(_)
             | Failure::UpstreamConnect
+            | Failure::UpstreamTls(_)
             | Failure::UpstreamReset
             | Failure::Draining => 503,
             Failure::UpstreamProtocol(_) => 502,
@@ -159,7 +172,7 @@ impl Failure {
             Failure::SlowRequest | Failure::SlowBody | Failure::SlowReader => 408,
             Failure::UpgradeRefused => 501,
             Failure::Loop => 508,
-            Failure::DownstreamClosed => 0,
+            Failure::DownstreamClosed | Failure::DownstreamTls(_) => 0,
         }
     }
 
@@ -177,9 +190,11 @@ impl Failure {
     #[must_use]
     pub fn fault(self) -> Fault {
         match self {
-            Failure::UpstreamConnect | Failure::UpstreamReset | Failure::UpstreamProtocol(_) | Failure::Timeout => {
-                Fault::Upstream
-            }
+            Failure::UpstreamConnect
+            | Failure::UpstreamTls(_)
+            | Failure::UpstreamReset
+            | Failure::UpstreamProtocol(_)
+            | Failure::Timeout => Fault::Upstream,
             Failure::BadRequest(_)
             | Failure::BadPath(_)
             | Failure::BadAuthority
@@ -189,6 +204,7 @@ impl Failure {
             | Failure::UpgradeRefused
             | Failure::PolicyDenied
             | Failure::Unauthenticated(_)
+            | Failure::DownstreamTls(_)
             | Failure::DownstreamClosed => Fault::Caller,
             Failure::NoRoute(_)
             | Failure::NoCluster(_)
@@ -203,7 +219,13 @@ impl Failure {
     /// Whether another endpoint might do better, as far as the failure itself tells.
     #[must_use]
     pub fn may_retry(self) -> bool {
-        matches!(self, Failure::UpstreamConnect | Failure::UpstreamReset | Failure::NoEndpoints)
+        self.is_connect() || matches!(self, Failure::UpstreamReset | Failure::NoEndpoints)
+    }
+
+    /// Whether there is no connection, so that nothing can have been sent.
+    #[must_use]
+    pub fn is_connect(self) -> bool {
+        matches!(self, Failure::UpstreamConnect | Failure::UpstreamTls(_))
     }
 }
 
@@ -248,6 +270,8 @@ mod tests {
         for (failure, code, flag, status, fault) in [
             (Failure::NoRoute(""), "no_route", "NR", 404, Fault::Mesh),
             (Failure::UpstreamConnect, "upstream_connect", "UF", 503, Fault::Upstream),
+            (Failure::UpstreamTls(NoTls::Refused("tls_expired")), "tls_expired", "UF", 503, Fault::Upstream),
+            (Failure::DownstreamTls(NoTls::Slow), "tls_slow", "DPE", 0, Fault::Caller),
             (Failure::NoEndpoints, "no_endpoints", "UH", 503, Fault::Mesh),
             (Failure::Overflow("requests"), "overflow", "UO", 503, Fault::Mesh),
             (Failure::UpstreamReset, "upstream_reset", "UC", 503, Fault::Upstream),

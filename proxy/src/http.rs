@@ -46,7 +46,7 @@ pub(crate) async fn serve(
     (edge, arrival): (Edge, Arrival),
     conn: Conn,
 ) -> Result<(), Failure> {
-    let session = Session::new(path, chosen.http(), (chosen.edge(edge), arrival));
+    let session = Session::new(path, chosen.http(), (chosen.edge(edge), arrival.clone()));
     // Nothing of this is moved from here on: a connection is to cost little while it is idle.
     let mut client = text::Client { session, chosen, conn };
     let is_h2 = client.session.is_h2(&mut client.conn).await;

@@ -22,7 +22,7 @@ use crate::tcp;
 /// It ended before it was served as its caller meant.
 pub(crate) async fn serve(path: &DataPath, listener: &Arc<Listener>, socket: TcpStream) -> Result<(), Failure> {
     const EDGE: Edge = Edge::Inbound;
-    let arrival = path.arrival(&socket, listener)?;
+    let mut arrival = path.arrival(&socket, listener)?;
     let port = arrival.destination.port();
     let mut conn = Conn::new(socket);
     let found = match inspect(path, listener, &mut conn, port).await {
@@ -31,11 +31,14 @@ pub(crate) async fn serve(path: &DataPath, listener: &Arc<Listener>, socket: Tcp
         Err(failure) => return Err(failure),
     };
     let Some(chain) = found.chain(listener, port) else {
-        return path.refuse(EDGE, &arrival, Failure::NoRoute("no filter chain is for this port"));
+        return path.refuse(EDGE, &arrival, Failure::NoRoute("no filter chain is for this connection"));
     };
+    if let Err(failure) = path.tls.end(chain, &mut conn, &mut arrival).await {
+        return path.refuse(EDGE, &arrival, failure);
+    }
     match &chain.filter {
         Filter::Http(http) => {
-            let chosen = Chosen::new(listener, port, found.spoken, http);
+            let chosen = Chosen::new(listener, (port, found), http);
             http::serve(path, chosen, (EDGE, arrival), conn).await
         }
         Filter::Tcp(tcp) => {

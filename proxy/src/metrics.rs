@@ -4,6 +4,7 @@ mod bounded;
 mod clusters;
 mod detections;
 mod encode;
+pub(crate) mod handshakes;
 mod labels;
 pub(crate) mod limits;
 mod listeners;
@@ -20,9 +21,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use engine::tables::{ClusterSpec, Endpoint, Tables};
 use foldhash::fast::FixedState;
+use runtime::svid::{self, Svids};
 
 use self::bounded::{Bounded, Room};
 pub use self::labels::Identity;
+use self::labels::Proved;
 pub use self::listeners::{Accepted, Listeners};
 pub use self::path::PathMetrics;
 pub use self::series::{Counted, HttpSeries, TcpSeries};
@@ -30,6 +33,7 @@ use crate::admission::Admission;
 use crate::frames::Cut;
 use crate::headers::Edge;
 use crate::peers::{PeerId, Peers};
+use crate::principals::{Principal, Principals};
 
 /// Kinds of traffic beyond this are counted together, unless told otherwise.
 pub const MAX_SERIES: usize = 1000;
@@ -44,6 +48,12 @@ pub struct Metrics {
     tables: Arc<ArcSwap<Tables>>,
     /// Who connects.
     pub peers: Peers,
+    /// Who has proved to be at the other end.
+    pub principals: Principals,
+    /// Who the proxy itself has proved to be, with mutual TLS.
+    svids: Svids,
+    /// How TLS handshakes went.
+    pub(crate) handshakes: handshakes::Handshakes,
     /// What listeners accept.
     pub listeners: Listeners,
     http: Bounded<HttpSeries>,
@@ -70,6 +80,8 @@ pub struct Kind<'a> {
     pub edge: Edge,
     /// Who sent it, if it is inbound.
     pub source: PeerId,
+    /// What the other end has proved to be by mutual TLS: who sent it, if it is inbound, else whom it went to.
+    pub principal: Principal,
     /// The cluster it went to.
     pub cluster: Option<&'a Arc<ClusterSpec>>,
     /// The endpoint it went to.
@@ -94,7 +106,7 @@ pub enum Protocol {
 }
 
 /// A kind by its parts' addresses; the parts are kept beside it, so that no address is used again.
-type NearKey = (u64, Edge, PeerId, usize, usize, Protocol, u16, &'static str);
+type NearKey = (u64, Edge, PeerId, Principal, usize, usize, Protocol, u16, &'static str);
 type NearValue = (Option<Arc<ClusterSpec>>, Option<Arc<Endpoint>>, Arc<HttpSeries>);
 
 thread_local! {
@@ -107,13 +119,14 @@ impl Metrics {
     /// Counters that are all at zero; those of clusters are in their tables. There are never more than `max_series` kinds.
     #[must_use]
     pub fn new(identity: Identity, tables: Arc<ArcSwap<Tables>>, max_series: usize) -> Arc<Self> {
-        Metrics::with(identity, tables, max_series, Admission::new(usize::MAX, u32::MAX))
+        Metrics::with(identity, svid::channel().1, tables, max_series, Admission::new(usize::MAX, u32::MAX))
     }
 
     /// As [`Metrics::new`], with what admits connections.
     #[must_use]
     pub(crate) fn with(
         identity: Identity,
+        svids: Svids,
         tables: Arc<ArcSwap<Tables>>,
         max_series: usize,
         admission: Arc<Admission>,
@@ -123,6 +136,9 @@ impl Metrics {
             identity,
             tables,
             peers: Peers::default(),
+            principals: Principals::default(),
+            svids,
+            handshakes: handshakes::Handshakes::default(),
             listeners: Listeners::default(),
             http: Bounded::default(),
             tcp: Bounded::default(),
@@ -150,6 +166,7 @@ impl Metrics {
             self.serial,
             kind.edge,
             kind.source,
+            kind.principal,
             kind.cluster.map_or(0, |cluster| Arc::as_ptr(cluster).addr()),
             kind.endpoint.map_or(0, |endpoint| Arc::as_ptr(endpoint).addr()),
             kind.protocol,
@@ -182,7 +199,10 @@ impl Metrics {
 
     fn series<S: Default>(&self, family: &Bounded<S>, kind: &Kind<'_>) -> Arc<S> {
         let source = self.peers.who(kind.source);
-        let (series, is_over) = family.find(labels::of(&self.identity, kind, source.as_deref()), &self.room);
+        let proved = kind.principal.is_proved().then(|| (self.svids.id(), self.principals.id(kind.principal)));
+        let proved = proved.as_ref().map(|(own, other)| Proved { own: own.as_ref(), other: other.as_deref() });
+        let labels = labels::of(&self.identity, kind, source.as_deref(), proved);
+        let (series, is_over) = family.find(labels, &self.room);
         if is_over && self.overflows.fetch_add(1, Ordering::Relaxed) == 0 {
             let limit = self.room.limit();
             tracing::warn!(

@@ -5,7 +5,6 @@ mod drive;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +19,9 @@ use crate::conn::Conn;
 use crate::failure::Failure;
 use crate::frames::FrameLimits;
 use crate::pool::{SHARDS, shard};
+use crate::principals::Principal;
 use crate::stream::Stream;
+use crate::upstream::Way;
 
 pub(crate) use self::drive::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 
@@ -37,7 +38,7 @@ pub(crate) struct Multiplex {
     head: usize,
 }
 
-type Shard = HashMap<SocketAddr, Place, FixedState>;
+type Shard = HashMap<Way, Place, FixedState>;
 
 /// What there is for one endpoint.
 #[derive(Debug, Default)]
@@ -65,6 +66,8 @@ pub(crate) struct Channel {
     /// How many requests it may have; then it takes no more.
     most: u32,
     is_closed: AtomicBool,
+    /// Who has proved to be at the other end.
+    peer: Principal,
 }
 
 /// A stream's share of a connection: it counts as active as long as the stream lives.
@@ -112,12 +115,17 @@ impl Attempt {
 
 /// The duty to make a connection; when it is dropped, it passes to the next.
 pub(crate) struct Maker {
-    address: SocketAddr,
+    way: Way,
     shard: usize,
     making: watch::Sender<Making>,
 }
 
 impl Lease {
+    /// Who has proved to be at the other end.
+    pub(crate) fn peer(&self) -> Principal {
+        self.channel.peer
+    }
+
     fn on(channel: &Arc<Channel>) -> Self {
         channel.active.fetch_add(1, Ordering::Relaxed);
         let is_used = channel.served.fetch_add(1, Ordering::Relaxed) > 0;
@@ -158,10 +166,9 @@ impl Multiplex {
     }
 
     /// A share of a connection that is there, and has room, or as much as it will have if there may be no other.
-    pub(crate) fn kept(&self, address: SocketAddr, may_make: bool) -> Option<Lease> {
+    pub(crate) fn kept(&self, way: &Way, may_make: bool) -> Option<Lease> {
         let shard = self.shard(shard());
-        let open =
-            || shard.get(&address).into_iter().flat_map(|place| &place.channels).filter(|channel| channel.is_open());
+        let open = || shard.get(way).into_iter().flat_map(|place| &place.channels).filter(|channel| channel.is_open());
         if let Some(channel) = open().find(|channel| channel.has_room()) {
             return Some(Lease::on(channel));
         }
@@ -171,13 +178,13 @@ impl Multiplex {
     }
 
     /// What there is for a request to an endpoint that has no connection for it. With `may_make` a full connection means another.
-    pub(crate) fn offer(&self, address: SocketAddr, may_make: bool) -> Offer {
-        if let Some(lease) = self.kept(address, may_make) {
+    pub(crate) fn offer(&self, way: &Way, may_make: bool) -> Offer {
+        if let Some(lease) = self.kept(way, may_make) {
             return Offer::Lease(lease);
         }
         let nth = shard();
         let mut shard = self.shard(nth);
-        let place = shard.entry(address).or_default();
+        let place = shard.entry(way.clone()).or_default();
         if let Some(making) = &place.making
             && making.has_changed().is_ok()
             && *making.borrow() == Making::Going
@@ -186,7 +193,7 @@ impl Multiplex {
         }
         let (making, seen) = watch::channel(Making::Going);
         place.making = Some(seen);
-        Offer::Make(Maker { address, shard: nth, making })
+        Offer::Make(Maker { way: way.clone(), shard: nth, making })
     }
 
     /// Makes HTTP/2 of a new connection, and keeps it for others until it closes.
@@ -194,12 +201,18 @@ impl Multiplex {
     /// # Errors
     ///
     /// The endpoint does not speak HTTP/2, or not in time.
-    pub(crate) async fn open(&self, maker: &Maker, conn: Conn, most: u32, wait: Duration) -> Result<Lease, Failure> {
-        let opened = tokio::time::timeout(wait, drive::open(self, maker, conn, most)).await;
+    pub(crate) async fn open(
+        &self,
+        maker: &Maker,
+        (conn, peer): (Conn, Principal),
+        most: u32,
+        wait: Duration,
+    ) -> Result<Lease, Failure> {
+        let opened = tokio::time::timeout(wait, drive::open(self, maker, (conn, peer), most)).await;
         let (channel, driver) = opened.unwrap_or(Err(Failure::UpstreamConnect))?;
         let lease = Lease::on(&channel);
         let mut shard = self.shard(maker.shard);
-        shard.entry(maker.address).or_default().channels.push(Arc::clone(&channel));
+        shard.entry(maker.way.clone()).or_default().channels.push(Arc::clone(&channel));
         drop(shard);
         self.tasks.spawn_until_cancelled("upstream connection", driver);
         maker.making.send_replace(Making::Made);
@@ -212,15 +225,25 @@ impl Multiplex {
     }
 
     /// Whether the endpoint was found not to speak HTTP/2 a while ago.
-    pub(crate) fn is_text(&self, address: SocketAddr) -> bool {
+    pub(crate) fn is_text(&self, way: &Way) -> bool {
         const FORGOTTEN: Duration = Duration::from_secs(30);
         let shard = self.shard(shard());
-        shard.get(&address).and_then(|place| place.is_text).is_some_and(|since| since.elapsed() < FORGOTTEN)
+        shard.get(way).and_then(|place| place.is_text).is_some_and(|since| since.elapsed() < FORGOTTEN)
     }
 
     /// Takes down that the endpoint does not speak HTTP/2.
-    pub(crate) fn take_for_text(&self, address: SocketAddr) {
-        self.shard(shard()).entry(address).or_default().is_text = Some(tokio::time::Instant::now());
+    pub(crate) fn take_for_text(&self, way: &Way) {
+        self.shard(shard()).entry(way.clone()).or_default().is_text = Some(tokio::time::Instant::now());
+    }
+
+    /// Gives no more requests to the connections that there are; what runs on them goes on.
+    pub(crate) fn retire(&self) {
+        for nth in 0..SHARDS {
+            let shard = self.shard(nth);
+            for channel in shard.values().flat_map(|place| &place.channels) {
+                channel.is_closed.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Number of open connections.
@@ -230,15 +253,15 @@ impl Multiplex {
     }
 
     /// Forgets an endpoint's connections that are closed, and the endpoint when it has none.
-    fn forget_closed(&self, nth: usize, address: SocketAddr) {
+    fn forget_closed(&self, nth: usize, way: &Way) {
         let mut shard = self.shard(nth);
-        let Some(place) = shard.get_mut(&address) else { return };
+        let Some(place) = shard.get_mut(way) else { return };
         place.channels.retain(|channel| channel.is_open());
         if place.channels.is_empty()
             && place.is_text.is_none()
             && place.making.take_if(|making| making.has_changed().is_err()).is_none()
         {
-            shard.remove(&address);
+            shard.remove(way);
         }
     }
 

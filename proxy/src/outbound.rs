@@ -24,7 +24,7 @@ pub(crate) async fn serve(
     accepted: &Arc<Listener>,
     socket: TcpStream,
 ) -> Result<(), Failure> {
-    let arrival = path.arrival(&socket, accepted)?;
+    let mut arrival = path.arrival(&socket, accepted)?;
     let tables = path.tables.load_full();
     let listener = tables.hand_over(accepted, arrival.destination);
     let port = arrival.destination.port();
@@ -37,9 +37,12 @@ pub(crate) async fn serve(
     let Some(chain) = found.chain(listener, port) else {
         return path.refuse(edge, &arrival, Failure::NoRoute("no filter chain is for this connection"));
     };
+    if let Err(failure) = path.tls.end(chain, &mut conn, &mut arrival).await {
+        return path.refuse(edge, &arrival, failure);
+    }
     match &chain.filter {
         Filter::Http(http) => {
-            let chosen = Chosen::new(listener, port, found.spoken, http);
+            let chosen = Chosen::new(listener, (port, found), http);
             // A connection may outlive many tables: it does not keep those that it began with.
             drop(tables);
             http::serve(path, chosen, (edge, arrival), conn).await

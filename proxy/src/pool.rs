@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::conn::{Conn, Counted};
+use crate::upstream::Way;
 
 /// Applications commonly close a connection that has been idle for five seconds or more; the proxy is first.
 const IDLE: Duration = Duration::from_secs(4);
@@ -45,7 +45,7 @@ struct Idle {
     since: Instant,
 }
 
-type Shard = HashMap<SocketAddr, Vec<Idle>, FixedState>;
+type Shard = HashMap<Way, Vec<Idle>, FixedState>;
 
 /// Idle upstream connections.
 #[derive(Default)]
@@ -58,17 +58,17 @@ impl Pool {
     /// Takes the connection to an endpoint that was used last, if one still lives.
     ///
     /// With `surely` the kernel is asked, too: for requests that cannot be sent a second time.
-    pub(crate) fn take(&self, address: SocketAddr, surely: bool) -> Option<Conn> {
-        take(self.shards.get(shard())?, address, surely)
+    pub(crate) fn take(&self, way: &Way, surely: bool) -> Option<Conn> {
+        take(self.shards.get(shard())?, way, surely)
     }
 
     /// Takes a connection to an endpoint that any thread has kept: for when there may be no more of them.
-    pub(crate) fn take_anywhere(&self, address: SocketAddr) -> Option<Conn> {
-        self.shards.iter().find_map(|shard| take(shard, address, true))
+    pub(crate) fn take_anywhere(&self, way: &Way) -> Option<Conn> {
+        self.shards.iter().find_map(|shard| take(shard, way, true))
     }
 
     /// Keeps a connection whose last exchange is complete. One with bytes left in it is dropped.
-    pub(crate) fn give(&self, address: SocketAddr, mut conn: Conn) {
+    pub(crate) fn give(&self, way: &Way, mut conn: Conn) {
         if !conn.rx.is_empty() || !conn.is_flushed() {
             return;
         }
@@ -76,7 +76,10 @@ impl Pool {
         let Some(shard) = self.shards.get(shard()) else { return };
         let mut shard = lock(shard);
         let is_first = shard.is_empty();
-        let kept = shard.entry(address).or_default();
+        let kept = match shard.get_mut(way) {
+            Some(kept) => kept,
+            None => shard.entry(way.clone()).or_default(),
+        };
         if kept.len() < KEPT {
             kept.push(Idle { conn, since: Instant::now() });
         }
@@ -84,6 +87,14 @@ impl Pool {
         drop((shard, freed));
         if is_first {
             self.filled.notify_one();
+        }
+    }
+
+    /// Closes all of them.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            let closed = std::mem::take(&mut *lock(shard));
+            drop(closed);
         }
     }
 
@@ -111,7 +122,7 @@ impl Pool {
             let now = Instant::now();
             for shard in &self.shards {
                 lock(shard).retain(|_, kept| {
-                    kept.retain(|idle| now.duration_since(idle.since) < IDLE && idle.conn.is_live(false));
+                    kept.retain_mut(|idle| now.duration_since(idle.since) < IDLE && idle.conn.is_live(false));
                     !kept.is_empty()
                 });
             }
@@ -125,10 +136,10 @@ impl fmt::Debug for Pool {
     }
 }
 
-fn take(shard: &Mutex<Shard>, address: SocketAddr, surely: bool) -> Option<Conn> {
+fn take(shard: &Mutex<Shard>, way: &Way, surely: bool) -> Option<Conn> {
     loop {
         // A connection that is not taken is closed after the lock has been given back.
-        let idle = lock(shard).get_mut(&address)?.pop()?;
+        let mut idle = lock(shard).get_mut(way)?.pop()?;
         let age = idle.since.elapsed();
         if age < IDLE && idle.conn.is_live(surely || age > FRESH) {
             return Some(idle.conn);

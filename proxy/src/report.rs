@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::metrics::{Counted, Kind, Protocol, TcpSeries};
 use crate::peers::PeerId;
+use crate::principals::Principal;
 use crate::upstream::{Arrival, Target};
 
 pub(crate) use self::note::{Head, Http1, Note};
@@ -43,6 +44,8 @@ pub(crate) struct Report {
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// The place it went to.
     pub(crate) target: Option<Target>,
+    /// Who has proved to be there.
+    pub(crate) peer: Principal,
     /// The proxy's own address on the connection to it, if lines of the log tell it.
     pub(crate) upstream_local: Option<SocketAddr>,
     /// Endpoints that it was sent to, or was to be.
@@ -79,6 +82,7 @@ impl Report {
             response_bytes: 0,
             cluster: None,
             target: None,
+            peer: Principal::default(),
             upstream_local: None,
             attempts: 0,
             grpc: None,
@@ -107,6 +111,7 @@ impl Report {
         let kind = Kind {
             edge,
             source: source(edge, arrival),
+            principal: principal(edge, arrival, self.peer),
             cluster: self.cluster.as_ref().map(|cluster| &cluster.spec),
             endpoint: self.endpoint(),
             protocol: self.grpc.map_or(Protocol::Http, |grpc| Protocol::Grpc(grpc.status)),
@@ -131,8 +136,9 @@ impl Report {
             failure: self.failure,
             bytes: (self.request_bytes, self.response_bytes),
             arrival,
+            peer: (self.peer, &path.metrics.principals),
             cluster: self.cluster.as_ref().map_or("", |cluster| cluster.spec.name.as_str()),
-            upstream: self.target.as_ref().map(|target| target.address),
+            upstream: self.target.as_ref().map(|target| target.way.address),
             upstream_local: self.upstream_local,
             attempts: self.attempts,
             route,
@@ -147,6 +153,11 @@ impl Report {
 /// Who sent it, where that is somebody else than the proxy's own application.
 fn source(edge: Edge, arrival: &Arrival) -> PeerId {
     if edge == Edge::Inbound { arrival.source } else { PeerId::default() }
+}
+
+/// What the other end has proved to be: who sent it, where that is somebody else, and else whom it went to.
+fn principal(edge: Edge, arrival: &Arrival, upstream: Principal) -> Principal {
+    if edge == Edge::Inbound { arrival.principal } else { upstream }
 }
 
 /// Who tells it, of whom.
@@ -164,6 +175,8 @@ pub(crate) struct TcpReport<'p> {
     /// The cluster that it goes to.
     pub(crate) cluster: Arc<Cluster>,
     target: Option<Target>,
+    /// Who has proved to be there.
+    pub(crate) peer: Principal,
     begun: Instant,
     series: Option<Arc<TcpSeries>>,
     /// What went wrong.
@@ -185,9 +198,10 @@ impl<'p> TcpReport<'p> {
         TcpReport {
             path,
             edge,
-            arrival: *arrival,
+            arrival: arrival.clone(),
             cluster: Arc::clone(cluster),
             target: None,
+            peer: Principal::default(),
             begun: Instant::now(),
             series: None,
             failure: None,
@@ -215,6 +229,7 @@ impl<'p> TcpReport<'p> {
         let kind = Kind {
             edge: self.edge,
             source: source(self.edge, &self.arrival),
+            principal: principal(self.edge, &self.arrival, self.peer),
             cluster: Some(&self.cluster.spec),
             endpoint,
             protocol: Protocol::Tcp,
@@ -261,8 +276,9 @@ impl Drop for TcpReport<'_> {
             failure: self.failure,
             bytes: self.bytes,
             arrival: &self.arrival,
+            peer: (self.peer, &self.path.metrics.principals),
             cluster: self.cluster.spec.name.as_str(),
-            upstream: self.target.as_ref().map(|target| target.address),
+            upstream: self.target.as_ref().map(|target| target.way.address),
             upstream_local: None,
             attempts: u32::from(self.target.is_some()),
             route: "",

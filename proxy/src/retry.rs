@@ -66,7 +66,7 @@ impl<'t> Tries<'t> {
     /// Takes down that an endpoint is tried.
     pub(crate) fn tries(&mut self, target: &Target) {
         if self.policy.is_some_and(|policy| policy.avoids_tried) {
-            self.tried.push(target.address);
+            self.tried.push(target.way.address);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::relay::Relay;
 use crate::report::TcpReport;
+use crate::tls::Inside;
 use crate::upstream::{self, Arrival, InFlight};
 
 /// Serves one opaque connection on a TCP filter chain.
@@ -56,7 +57,7 @@ async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle
         down.reset();
         return Err(failure);
     };
-    let connected = Box::pin(upstream::connect(path.connector, cluster, &target, counted)).await;
+    let connected = Box::pin(upstream::connect(path, cluster, &target, Inside::Opaque, counted)).await;
     upstream::observe(cluster, &target, connected.is_err(), || path.now());
     let mut up = match connected {
         Ok(up) => up,
@@ -66,6 +67,7 @@ async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle
             return Err(failure);
         }
     };
+    report.peer = path.principal(&up);
     report.opened();
     if report.was_silent {
         // A connection on which nothing is said at all is the relay's to end.

@@ -1,20 +1,26 @@
 //! Which endpoint gets a request or connection, and the connection to it.
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use api::spiffe::SpiffeId;
 use engine::balance;
-use engine::tables::{Cluster, Discovery, Endpoint, Usage, take_one};
+use engine::tables::{ClientTls, Cluster, Discovery, Endpoint, Usage, take_one};
+use tokio::time::Instant;
 
 use crate::conn::{Conn, Counted};
-use crate::connect::Connector;
+use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::origdst::canonical;
 use crate::peers::PeerId;
+use crate::principals::Principal;
+use crate::tls::Inside;
 
 /// Where a connection came in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Arrival {
     /// Who made it.
     pub(crate) peer: SocketAddr,
@@ -24,15 +30,53 @@ pub(crate) struct Arrival {
     pub(crate) destination: SocketAddr,
     /// The workload that made it, if it is inbound and known.
     pub(crate) source: PeerId,
+    /// Who has proved by TLS to have made it.
+    pub(crate) identity: Option<Arc<SpiffeId>>,
+    /// The same for counters.
+    pub(crate) principal: Principal,
+}
+
+/// How an endpoint is reached. A connection is used again only for what is the same way.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    /// Its address.
+    pub(crate) address: SocketAddr,
+    /// The TLS that is spoken to it; `None` is clear text.
+    pub(crate) tls: Option<Arc<ClientTls>>,
+}
+
+impl PartialEq for Way {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Arc<ClientTls>, &Arc<ClientTls>)| Arc::ptr_eq(one, other) || one == other;
+        self.address == other.address
+            && self.tls.is_some() == other.tls.is_some()
+            && self.tls.as_ref().zip(other.tls.as_ref()).is_none_or(is_same)
+    }
+}
+
+impl Eq for Way {}
+
+impl Hash for Way {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address.hash(state);
+    }
 }
 
 /// The place that was picked.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// Its address.
-    pub(crate) address: SocketAddr,
+    /// How it is reached.
+    pub(crate) way: Way,
     /// What is known of it; nothing for original destinations.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
+}
+
+impl Target {
+    /// An endpoint of the cluster.
+    pub(crate) fn at(cluster: &Cluster, endpoint: &Arc<Endpoint>) -> Self {
+        let tls = cluster.spec.tls_for(endpoint).cloned();
+        Target { way: Way { address: endpoint.address, tls }, endpoint: Some(Arc::clone(endpoint)) }
+    }
 }
 
 /// Picks an endpoint of the cluster that is not among `tried` if there is one, or the connection's original destination if the cluster says so.
@@ -51,12 +95,12 @@ pub(crate) fn pick(
         if arrival.destination == canonical(arrival.local) {
             return Err(Failure::Loop);
         }
-        return Ok(Target { address: arrival.destination, endpoint: None });
+        return Ok(Target { way: Way { address: arrival.destination, tls: None }, endpoint: None });
     }
     let endpoints = cluster.endpoints.as_deref().ok_or(Failure::NoEndpoints)?;
     let endpoint =
         balance::pick_other(endpoints, cluster.spec.lb, tried, now, &mut dice).ok_or(Failure::NoEndpoints)?;
-    Ok(Target { address: endpoint.address, endpoint: Some(Arc::clone(endpoint)) })
+    Ok(Target::at(cluster, endpoint))
 }
 
 /// The dice that the engine is given.
@@ -64,25 +108,35 @@ pub(crate) fn dice() -> u64 {
     rand::random()
 }
 
-/// Makes the new connection that has been counted to the place.
+/// Makes the new connection that has been counted to the place, for what it will carry.
 ///
 /// # Errors
 ///
-/// It cannot be made in time.
+/// It cannot be made in time, or the other end is not who it should be.
 pub(crate) async fn connect(
-    connector: Connector,
+    path: &DataPath,
     cluster: &Cluster,
     target: &Target,
+    inside: Inside,
     counted: Counted,
 ) -> Result<Conn, Failure> {
-    let stream = connector.connect(target.address, cluster.spec.connect_timeout).await;
-    let counter = if stream.is_ok() { &cluster.usage.connected } else { &cluster.usage.connects_failed };
+    let made = connect_within(path, target, inside, cluster.spec.connect_timeout).await;
+    let counter = if made.is_ok() { &cluster.usage.connected } else { &cluster.usage.connects_failed };
     counter.fetch_add(1, Ordering::Relaxed);
-    if let (Err(_), Some(endpoint)) = (&stream, &target.endpoint) {
+    if let (Err(_), Some(endpoint)) = (&made, &target.endpoint) {
         endpoint.load.failed.fetch_add(1, Ordering::Relaxed);
     }
-    let mut conn = Conn::new(stream?);
+    let mut conn = made?;
     conn.counted = Some(counted.at(target.endpoint.as_ref()));
+    Ok(conn)
+}
+
+async fn connect_within(path: &DataPath, target: &Target, inside: Inside, timeout: Duration) -> Result<Conn, Failure> {
+    let deadline = Instant::now() + timeout;
+    let mut conn = Conn::new(path.connector.connect(target.way.address, timeout).await?);
+    if target.way.tls.is_some() {
+        path.tls.connect(&mut conn, &target.way, inside, deadline).await.map_err(Failure::UpstreamTls)?;
+    }
     Ok(conn)
 }
 
@@ -141,7 +195,7 @@ pub(crate) fn observe(cluster: &Cluster, target: &Target, is_error: bool, now: i
     let Some(outlier) = &cluster.spec.outlier else { return };
     let (Some(endpoints), Some(endpoint)) = (&cluster.endpoints, &target.endpoint) else { return };
     if endpoints.ejections.observe(outlier, (endpoint, endpoints.all()), is_error, now) {
-        tracing::info!(cluster = %cluster.spec.name, address = %target.address, "an endpoint is ejected for a while");
+        tracing::info!(cluster = %cluster.spec.name, address = %target.way.address, "an endpoint is ejected for a while");
     }
 }
 

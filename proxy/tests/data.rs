@@ -39,5 +39,7 @@ mod routing;
 mod strictness;
 #[path = "data/telemetry.rs"]
 mod telemetry;
+#[path = "data/tls.rs"]
+mod tls;
 #[path = "data/upgrades.rs"]
 mod upgrades;

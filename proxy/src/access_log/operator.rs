@@ -37,6 +37,14 @@ pub(super) enum Operator {
     TraceId,
     SpanId,
     ParentSpanId,
+    /// Who has proved to be the caller.
+    DownstreamPeer,
+    /// Who has proved to be the upstream.
+    UpstreamPeer,
+    /// The version of TLS: to the upstream, or of the caller.
+    TlsVersion(bool),
+    /// Why there is no TLS: to the upstream, or of the caller.
+    TlsFailure(bool),
     /// What does not change while the proxy runs.
     Fixed(Option<Box<str>>),
     /// Nothing, in this proxy.
@@ -128,9 +136,14 @@ const PLAIN: &[(&str, Operator)] = &[
     ("TRACE_ID", Operator::TraceId),
     ("SPAN_ID", Operator::SpanId),
     ("PARENT_SPAN_ID", Operator::ParentSpanId),
-    // Istio's default format asks for these: the failure's word says what there is to say.
+    // Istio's default format asks for it: the failure's word says what there is to say.
     ("CONNECTION_TERMINATION_DETAILS", Operator::Nothing),
-    ("UPSTREAM_TRANSPORT_FAILURE_REASON", Operator::Nothing),
+    ("UPSTREAM_TRANSPORT_FAILURE_REASON", Operator::TlsFailure(true)),
+    ("DOWNSTREAM_TRANSPORT_FAILURE_REASON", Operator::TlsFailure(false)),
+    ("DOWNSTREAM_PEER_URI_SAN", Operator::DownstreamPeer),
+    ("UPSTREAM_PEER_URI_SAN", Operator::UpstreamPeer),
+    ("DOWNSTREAM_TLS_VERSION", Operator::TlsVersion(false)),
+    ("UPSTREAM_TLS_VERSION", Operator::TlsVersion(true)),
 ];
 
 /// What Envoy knows and this proxy has nothing to say for.
@@ -160,12 +173,9 @@ const NOT_IN_FORCE: &[&str] = &[
     "DOWNSTREAM_PEER_ISSUER",
     "DOWNSTREAM_PEER_SERIAL",
     "DOWNSTREAM_PEER_SUBJECT",
-    "DOWNSTREAM_PEER_URI_SAN",
     "DOWNSTREAM_PEER_DNS_SAN",
     "DOWNSTREAM_TLS_CIPHER",
     "DOWNSTREAM_TLS_SESSION_ID",
-    "DOWNSTREAM_TLS_VERSION",
-    "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
     "DOWNSTREAM_WIRE_BYTES_RECEIVED",
     "DOWNSTREAM_WIRE_BYTES_SENT",
     "DYNAMIC_METADATA",
@@ -202,11 +212,9 @@ const NOT_IN_FORCE: &[&str] = &[
     "UPSTREAM_PEER_CERT",
     "UPSTREAM_PEER_ISSUER",
     "UPSTREAM_PEER_SUBJECT",
-    "UPSTREAM_PEER_URI_SAN",
     "UPSTREAM_PROTOCOL",
     "UPSTREAM_TLS_CIPHER",
     "UPSTREAM_TLS_SESSION_ID",
-    "UPSTREAM_TLS_VERSION",
     "UPSTREAM_WIRE_BYTES_RECEIVED",
     "UPSTREAM_WIRE_BYTES_SENT",
     "VIRTUAL_CLUSTER_NAME",

@@ -8,6 +8,7 @@ use super::format::{Format, Manner, Part};
 use super::operator::{Operator, Place, Shown, Source};
 use super::text::{escaped, json_escaped};
 use crate::failure::{Failure, long_flag};
+use crate::principals::{Principal, Principals};
 use crate::report::Note;
 use crate::text::{address, ip, number, three_digits};
 use crate::trace_context::{TraceContext, span_digits, trace_digits};
@@ -27,6 +28,8 @@ pub(crate) struct Entry<'a> {
     /// Bytes from the client, and to it.
     pub(crate) bytes: (u64, u64),
     pub(crate) arrival: &'a Arrival,
+    /// Who has proved to be at the upstream's end.
+    pub(crate) peer: (Principal, &'a Principals),
     /// Name of the cluster; empty for none.
     pub(crate) cluster: &'a str,
     pub(crate) upstream: Option<SocketAddr>,
@@ -74,6 +77,23 @@ impl<'a> Entry<'a> {
                 let names: Vec<&str> = self.flag.split(',').map(long_flag).collect();
                 to.text(names.join(",").as_bytes());
             }
+            Operator::DownstreamPeer => {
+                to.text(self.arrival.identity.as_ref().map_or("", |id| id.as_str()).as_bytes());
+            }
+            Operator::UpstreamPeer => {
+                let (peer, principals) = self.peer;
+                to.text(principals.id(peer).as_ref().map_or("", |id| id.as_str()).as_bytes());
+            }
+            // The mesh speaks no other.
+            Operator::TlsVersion(is_upstream) => {
+                let is_secure = if *is_upstream { self.peer.0.is_proved() } else { self.arrival.identity.is_some() };
+                to.text(if is_secure { b"TLSv1.3" } else { b"" });
+            }
+            Operator::TlsFailure(is_upstream) => match self.failure {
+                Some(Failure::UpstreamTls(why)) if *is_upstream => to.text(why.to_string().as_bytes()),
+                Some(Failure::DownstreamTls(why)) if !*is_upstream => to.text(why.to_string().as_bytes()),
+                _ => to.text(b""),
+            },
             Operator::Protocol => to.text(self.note.version().as_bytes()),
             Operator::Duration => to.number(milliseconds(self.duration)),
             Operator::ResponseDuration => to.maybe(self.answered.map(milliseconds)),

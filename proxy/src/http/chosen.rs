@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use engine::tables::{Chain, Filter, Http, Listener, Tables};
 
-use crate::detect::Spoken;
+use crate::detect::Found;
 use crate::headers::Edge;
 
 /// How the requests of one connection are served: by what its listener says now, not when the connection was accepted.
 pub(crate) struct Chosen {
     listener: Arc<Listener>,
     port: u16,
-    spoken: Option<Spoken>,
+    found: Found,
     http: Arc<Http>,
 }
 
 impl Chosen {
-    /// The connection was going to `port` and speaks this; its chain has this filter.
-    pub(crate) fn new(listener: &Arc<Listener>, port: u16, spoken: Option<Spoken>, http: &Arc<Http>) -> Self {
-        Chosen { listener: Arc::clone(listener), port, spoken, http: Arc::clone(http) }
+    /// The connection was going to `port`, and this was found of it; its chain has this filter.
+    pub(crate) fn new(listener: &Arc<Listener>, (port, found): (u16, Found), http: &Arc<Http>) -> Self {
+        Chosen { listener: Arc::clone(listener), port, found, http: Arc::clone(http) }
     }
 
     /// How HTTP was served when it was looked up last.
@@ -39,7 +39,7 @@ impl Chosen {
             && !Arc::ptr_eq(now, &self.listener)
         {
             self.listener = Arc::clone(now);
-            let chain = now.chain(self.port, self.spoken.and_then(Spoken::alpn));
+            let chain = self.found.chain(now, self.port);
             if let Some(Chain { filter: Filter::Http(http), .. }) = chain {
                 self.http = Arc::clone(http);
             }

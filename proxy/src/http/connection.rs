@@ -9,12 +9,15 @@ use tokio::time::Instant;
 use super::Session;
 use super::forward::Call;
 use crate::conn::{Conn, Counted};
+use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::multiplex::{Lease, Maker, Offer};
+use crate::principals::Principal;
 use crate::report::Report;
 use crate::side::Side;
 use crate::stream::Stream;
+use crate::tls::Inside;
 use crate::upstream::{self, Pending, Target};
 
 /// Endpoints that are tried before a request fails because none can be connected to.
@@ -26,6 +29,16 @@ pub(super) enum Line {
     Text(Conn),
     /// Its share of a connection of HTTP/2.
     Lease(Lease),
+}
+
+impl Line {
+    /// Who has proved to be at the other end.
+    pub(super) fn peer(&self, path: &DataPath) -> Principal {
+        match self {
+            Line::Text(conn) => path.principal(conn),
+            Line::Lease(lease) => lease.peer(),
+        }
+    }
 }
 
 /// The upstream's side of an exchange.
@@ -84,8 +97,7 @@ impl Session<'_> {
     }
 
     fn has_proxy(&self, target: &Target) -> bool {
-        target.endpoint.as_ref().is_some_and(|endpoint| endpoint.speaks_h2)
-            && !self.path.multiplex.is_text(target.address)
+        target.endpoint.as_ref().is_some_and(|endpoint| endpoint.speaks_h2) && !self.path.multiplex.is_text(&target.way)
     }
 
     /// A line to an endpoint of the cluster, and whether it was used before.
@@ -109,7 +121,7 @@ impl Session<'_> {
                 }
             } else {
                 if reuse != Reuse::Never
-                    && let Some(conn) = self.path.pool.take(target.address, reuse == Reuse::Sure)
+                    && let Some(conn) = self.path.pool.take(&target.way, reuse == Reuse::Sure)
                     && let Some(conn) = self.adopt(cluster, &target, conn)
                 {
                     return Ok((Line::Text(conn), target, true));
@@ -136,14 +148,13 @@ impl Session<'_> {
                     return Ok((line, target, is_used));
                 }
                 // It is asked again, as text.
-                Err(Failure::UpstreamProtocol(_))
-                    if self.path.multiplex.is_text(target.address) && tried < connects => {}
+                Err(Failure::UpstreamProtocol(_)) if self.path.multiplex.is_text(&target.way) && tried < connects => {}
                 Err(failure) => {
                     if failure == Failure::UpstreamConnect {
                         upstream::observe(cluster, &target, true, || self.path.now());
                     }
                     // Nothing has been sent: another endpoint may do better.
-                    if failure != Failure::UpstreamConnect || tried >= connects || target.endpoint.is_none() {
+                    if !failure.is_connect() || tried >= connects || target.endpoint.is_none() {
                         call.tries.tries(&target);
                         return Err(failure);
                     }
@@ -154,7 +165,7 @@ impl Session<'_> {
 
     /// A share of a connection that is there.
     fn lease_kept(&self, call: &Call<'_, '_>, target: &Target) -> Option<Lease> {
-        self.path.multiplex.kept(target.address, Counted::has_room(call.cluster))
+        self.path.multiplex.kept(&target.way, Counted::has_room(call.cluster))
     }
 
     /// A share of a connection that somebody makes: this request, or another one that came before it.
@@ -162,7 +173,7 @@ impl Session<'_> {
         let cluster = call.cluster;
         let _pending = Pending::at(cluster)?;
         loop {
-            match self.path.multiplex.offer(target.address, Counted::has_room(cluster)) {
+            match self.path.multiplex.offer(&target.way, Counted::has_room(cluster)) {
                 Offer::Lease(lease) => return Ok(lease),
                 Offer::Make(maker) => return self.make(maker, cluster, target, down).await,
                 Offer::Wait(mut attempt) => {
@@ -197,12 +208,13 @@ impl Session<'_> {
         let making = async {
             // An endpoint may always have one, however many there are to the others.
             let counted = Counted::begin_surely(cluster);
-            let conn = upstream::connect(path.connector, cluster, target, counted).await?;
+            let conn = upstream::connect(path, cluster, target, Inside::Http2, counted).await?;
+            let peer = path.principal(&conn);
             let most = cluster.spec.requests_per_connection.map_or(u32::MAX, std::num::NonZero::get);
-            let opened = path.multiplex.open(&maker, conn, most, cluster.spec.connect_timeout).await;
+            let opened = path.multiplex.open(&maker, (conn, peer), most, cluster.spec.connect_timeout).await;
             // Who is said to have a proxy beside it may have lost it, or not have it yet.
             if opened.is_err() && !self.speaks_h2(cluster) {
-                path.multiplex.take_for_text(target.address);
+                path.multiplex.take_for_text(&target.way);
                 return Err(Failure::UpstreamProtocol(crate::codec::Malformed::Frames));
             }
             opened
@@ -229,7 +241,7 @@ impl Session<'_> {
             return Some(conn);
         }
         let Some(counted) = Counted::begin(cluster) else {
-            self.path.pool.give(target.address, conn);
+            self.path.pool.give(&target.way, conn);
             return None;
         };
         conn.counted = Some(counted.at(target.endpoint.as_ref()));
@@ -269,9 +281,9 @@ impl Session<'_> {
             return Some(Found::Room(counted));
         }
         let all = cluster.endpoints.iter().flat_map(|endpoints| endpoints.candidates());
-        let of_cluster = all.map(|endpoint| Target { address: endpoint.address, endpoint: Some(endpoint.clone()) });
+        let of_cluster = all.map(|endpoint| Target::at(cluster, endpoint));
         std::iter::once(target.clone()).chain(of_cluster).find_map(|target| {
-            let conn = self.path.pool.take_anywhere(target.address)?;
+            let conn = self.path.pool.take_anywhere(&target.way)?;
             let conn = self.adopt(cluster, &target, conn)?;
             Some(Found::Idle(conn, target))
         })
@@ -285,7 +297,7 @@ impl Session<'_> {
         counted: Counted,
         down: &mut Side<'_>,
     ) -> Result<Conn, Failure> {
-        let mut connecting = std::pin::pin!(upstream::connect(self.path.connector, cluster, target, counted));
+        let mut connecting = std::pin::pin!(upstream::connect(self.path, cluster, target, Inside::Http1, counted));
         std::future::poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(connected);

@@ -90,13 +90,14 @@ impl Session<'_> {
         let found = self.connection(&mut call, down, report, reuse).await;
         let (line, target, is_used) = match found {
             Ok(found) => found,
-            Err(Failure::UpstreamConnect) if call.body.can_restart() && call.tries.again(Lost::Connect) => {
+            Err(failure) if failure.is_connect() && call.body.can_restart() && call.tries.again(Lost::Connect) => {
                 return Ok(Tried::Again);
             }
             Err(failure) => return Err(failure),
         };
         call.tries.tries(&target);
         report.attempts += 1;
+        report.peer = line.peer(self.path);
         let flight = InFlight::at(&target);
         let mut up = match line {
             Line::Text(conn) => {
@@ -190,7 +191,7 @@ impl Session<'_> {
         match lease.send(request, body.is_empty()) {
             Ok(stream) => Ok(Some(stream)),
             Err(error) => {
-                tracing::debug!(%error, address = %target.address, "a connection to an upstream takes no more requests");
+                tracing::debug!(%error, address = %target.way.address, "a connection to an upstream takes no more requests");
                 Ok(None)
             }
         }
@@ -215,7 +216,7 @@ impl Session<'_> {
         up.served = up.served.saturating_add(1);
         let is_used_up = cluster.spec.requests_per_connection.is_some_and(|most| up.served >= most.get());
         if is_usable && !is_used_up {
-            self.path.pool.give(target.address, up);
+            self.path.pool.give(&target.way, up);
         }
     }
 

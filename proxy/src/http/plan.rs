@@ -141,7 +141,7 @@ pub(super) fn decide<'t>(session: &mut Session<'_>, tables: &'t Tables, http: &'
         Ok(path) => path,
         Err(why) => return Failure::BadPath(why).into(),
     };
-    let (arrival, authoriser) = (session.arrival, &session.path.authoriser);
+    let (arrival, authoriser) = (session.arrival.clone(), &session.path.authoriser);
     let caller = authorise::caller(&arrival, &[]);
     let asked = Asked { request, head: &head, method, authority: &authority, path: &path, caller };
     let authenticated = match authoriser.authenticate(http, &asked) {

@@ -84,7 +84,7 @@ pub(super) async fn serve(
         while let Poll::Ready(Some((request, respond))) = client.poll_accept(cx) {
             let http = Arc::clone(client.chosen.look_up(&path.tables.load()));
             let edge = client.chosen.edge(edge);
-            streams.push(serve_stream(path, (http, is_upgraded), (edge, arrival), request, respond));
+            streams.push(serve_stream(path, (http, is_upgraded), (edge, arrival.clone()), request, respond));
         }
         while let Poll::Ready(Some(end)) = streams.poll_next_unpin(cx) {
             client.count(end);

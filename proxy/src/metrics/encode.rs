@@ -41,6 +41,7 @@ impl Collector for Metrics {
         self.cut_connections(encoder)?;
         self.limits.encode(encoder, self.admission.open())?;
         self.detections.encode(encoder)?;
+        self.handshakes.encode(encoder)?;
         self.upgrades.encode(encoder)?;
         clusters::encode(encoder, &self.tables.load())
     }

@@ -1,5 +1,6 @@
 //! Istio's standard labels. Every value is the mesh's own word: nothing of a request is one, but its status.
 
+use api::spiffe::SpiffeId;
 use engine::tables::{ClusterSpec, Endpoint};
 
 use super::{Kind, Protocol};
@@ -20,10 +21,15 @@ pub struct Identity {
     pub app: String,
     /// The label `version`.
     pub version: String,
-    /// The SPIFFE ID, without its scheme.
-    pub principal: String,
     /// The cluster that the proxy is in, which is that of everything that Pilot tells it of.
     pub cluster: String,
+}
+
+/// Who the two ends of a connection by mutual TLS have proved to be, as far as there is room for it.
+#[derive(Clone, Copy)]
+pub(super) struct Proved<'a> {
+    pub(super) own: Option<&'a SpiffeId>,
+    pub(super) other: Option<&'a SpiffeId>,
 }
 
 /// One side of a request.
@@ -64,7 +70,7 @@ impl<'a> Side<'a> {
         Side {
             workload: &identity.workload,
             namespace: &identity.namespace,
-            principal: &identity.principal,
+            principal: "",
             app: &identity.app,
             version: &identity.version,
             cluster: &identity.cluster,
@@ -104,11 +110,20 @@ impl<'a> Side<'a> {
 }
 
 /// The labels of a kind of traffic as the proxy of `identity` sees it.
-pub(super) fn of(identity: &Identity, kind: &Kind<'_>, source: Option<&Who>) -> Labels {
-    let own = Side::own(identity);
-    let other = kind.endpoint.map(|endpoint| Side::endpoint(endpoint, &identity.cluster)).unwrap_or_default();
+pub(super) fn of(identity: &Identity, kind: &Kind<'_>, source: Option<&Who>, proved: Option<Proved<'_>>) -> Labels {
+    let own_principal = proved.and_then(|proved| proved.own).map_or("", SpiffeId::as_str);
+    let principal = proved.and_then(|proved| proved.other).map_or("", SpiffeId::as_str);
+    let own = Side { principal: own_principal, ..Side::own(identity) };
+    let other = match kind.edge {
+        Edge::Inbound => source.map(|who| Side::peer(who, &identity.cluster)),
+        Edge::Outbound | Edge::Gateway => kind.endpoint.map(|endpoint| Side::endpoint(endpoint, &identity.cluster)),
+    };
+    // Whose address says nothing has at least the namespace of its certificate.
+    let account = proved.and_then(|proved| proved.other?.account());
+    let other = other.unwrap_or_else(|| Side { namespace: account.map_or("", |(name, _)| name), ..Side::default() });
+    let other = Side { principal, ..other };
     let (reporter, source, destination) = match kind.edge {
-        Edge::Inbound => ("destination", source.map(|who| Side::peer(who, &identity.cluster)).unwrap_or_default(), own),
+        Edge::Inbound => ("destination", other, own),
         Edge::Outbound | Edge::Gateway => ("source", own, other),
     };
     let mut labels = Vec::with_capacity(25);
@@ -130,7 +145,12 @@ pub(super) fn of(identity: &Identity, kind: &Kind<'_>, source: Option<&Who>) -> 
         labels.push(("grpc_response_status", grpc.unwrap_or_default()));
     }
     labels.push(("response_flags", kind.flag.to_owned()));
-    let security = if kind.edge == Edge::Inbound { "none" } else { "unknown" };
+    // What is in clear text here may be an application's own TLS where it goes on.
+    let security = match (kind.edge, proved) {
+        (_, Some(_)) => "mutual_tls",
+        (Edge::Inbound, None) => "none",
+        (Edge::Outbound | Edge::Gateway, None) => "unknown",
+    };
     labels.push(("connection_security_policy", security.to_owned()));
     labels
 }

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::codec::Malformed;
 use crate::failure::Failure;
+use crate::tls::NoTls;
 
 /// A limit that a peer can meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +33,11 @@ pub(crate) enum Limit {
     Connections,
     /// Connections of one source.
     ConnectionsOfSource,
+    /// Time of a caller's TLS handshake.
+    SlowHandshake,
 }
 
-const WORDS: [&str; 9] = [
+const WORDS: [&str; 10] = [
     "head_bytes",
     "headers",
     "slow_head",
@@ -44,6 +47,7 @@ const WORDS: [&str; 9] = [
     "response_head",
     "connections",
     "connections_per_source",
+    "slow_handshake",
 ];
 
 /// Counts how often each limit was met.
@@ -63,6 +67,7 @@ impl Limits {
             Failure::BadRequest(Malformed::TooManyFields) => Limit::Headers,
             Failure::UpstreamProtocol(Malformed::HeadTooLarge | Malformed::TooManyFields) => Limit::ResponseHead,
             Failure::SlowRequest => Limit::SlowHead,
+            Failure::DownstreamTls(NoTls::Slow) => Limit::SlowHandshake,
             Failure::SlowBody => Limit::SlowBody,
             Failure::SlowReader => Limit::SlowReader,
             _ => return,

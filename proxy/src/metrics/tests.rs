@@ -21,6 +21,7 @@ fn outbound() -> Kind<'static> {
     Kind {
         edge: Edge::Outbound,
         source: PeerId::default(),
+        principal: Principal::default(),
         cluster: None,
         endpoint: None,
         protocol: Protocol::Http,

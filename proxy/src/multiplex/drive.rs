@@ -1,6 +1,5 @@
 //! The task of one HTTP/2 connection to an upstream.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,7 +15,9 @@ use crate::conn::Conn;
 use crate::failure::Failure;
 use crate::frames::Frames;
 use crate::link::Link;
+use crate::principals::Principal;
 use crate::timer::Deadline;
+use crate::upstream::Way;
 
 /// What one stream may have on its way to the proxy before it is passed on.
 pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
@@ -43,7 +44,7 @@ fn builder(head: usize) -> Builder {
 pub(super) async fn open(
     multiplex: &Multiplex,
     maker: &Maker,
-    conn: Conn,
+    (conn, peer): (Conn, Principal),
     most: u32,
 ) -> Result<(Arc<Channel>, impl Future<Output = ()> + Send + 'static + use<>), Failure> {
     let link = Link::new(conn, Vec::new(), Frames::of_server(multiplex.frames));
@@ -55,12 +56,13 @@ pub(super) async fn open(
         served: AtomicU32::new(0),
         most,
         is_closed: AtomicBool::new(false),
+        peer,
     });
     let mut driver = Driver {
         connection,
         link,
         channel: Arc::downgrade(&channel),
-        place: (multiplex.clone(), maker.shard, maker.address),
+        place: (multiplex.clone(), maker.shard, maker.way.clone()),
         idle: Deadline::default(),
         seen: 0,
         waits_for_others: false,
@@ -73,7 +75,7 @@ struct Driver {
     connection: Connection<Link, Bytes>,
     link: Link,
     channel: Weak<Channel>,
-    place: (Multiplex, usize, SocketAddr),
+    place: (Multiplex, usize, Way),
     idle: Deadline,
     /// Requests served when the idle time began.
     seen: u32,
@@ -92,8 +94,8 @@ impl Driver {
         if let Some(channel) = self.channel.upgrade() {
             channel.is_closed.store(true, Ordering::Relaxed);
         }
-        let (multiplex, shard, address) = &self.place;
-        multiplex.forget_closed(*shard, *address);
+        let (multiplex, shard, way) = &self.place;
+        multiplex.forget_closed(*shard, way);
     }
 
     /// Ready when the peer's first frame has come.

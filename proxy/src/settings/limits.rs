@@ -16,6 +16,8 @@ pub struct Limits {
     pub headers: usize,
     /// Time for a request's head.
     pub head_timeout: Duration,
+    /// Time for a caller's TLS handshake.
+    pub handshake: Duration,
     /// Time without a byte of a body.
     pub body_idle: Duration,
     /// Time between requests on a connection.
@@ -49,6 +51,7 @@ impl Limits {
             head_bytes: within(env, "MESH_MAX_HEAD_BYTES", BYTES, &HEAD_BYTES, 64 * 1024)?,
             headers: within(env, "MESH_MAX_HEADERS", COUNT, &(1..=10_000), 100)?,
             head_timeout: seconds("MESH_HEAD_TIMEOUT_SECONDS", 10.0)?,
+            handshake: seconds("MESH_TLS_HANDSHAKE_SECONDS", 10.0)?,
             body_idle: seconds("MESH_BODY_IDLE_SECONDS", 300.0)?,
             idle: seconds("MESH_IDLE_SECONDS", 3600.0)?,
             upgrade_idle: seconds("MESH_UPGRADE_IDLE_SECONDS", 3600.0)?,
@@ -117,6 +120,7 @@ mod tests {
             ("MESH_MAX_HEAD_BYTES", limits.head_bytes.to_string()),
             ("MESH_MAX_HEADERS", limits.headers.to_string()),
             ("MESH_HEAD_TIMEOUT_SECONDS", seconds(limits.head_timeout)),
+            ("MESH_TLS_HANDSHAKE_SECONDS", seconds(limits.handshake)),
             ("MESH_BODY_IDLE_SECONDS", seconds(limits.body_idle)),
             ("MESH_IDLE_SECONDS", seconds(limits.idle)),
             ("MESH_UPGRADE_IDLE_SECONDS", seconds(limits.upgrade_idle)),

@@ -18,6 +18,9 @@ use prost::Message;
 use runtime::{Drain, Tasks};
 use tokio::net::TcpListener;
 
+#[allow(dead_code, reason = "not every test speaks TLS")]
+#[path = "mutual.rs"]
+pub mod mutual;
 #[path = "peer.rs"]
 mod peer;
 

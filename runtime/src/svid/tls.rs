@@ -87,6 +87,21 @@ impl Svids {
         Ok(Arc::new(config))
     }
 
+    /// As [`Svids::server_config`], but sessions can be resumed by what clients are given to keep. Only this configuration
+    /// takes that back, so a session is never resumed under another one. What a client has shown is not verified again in
+    /// a resumed handshake: whoever accepts holds the chain against the roots and the time of then
+    /// ([`PeerVerifier::verify`]), and makes a new configuration when its own certificate is another.
+    ///
+    /// # Errors
+    ///
+    /// When the build lacks what it needs.
+    pub fn resuming_server_config(&self, peers: Peers, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
+        let mut config = ServerConfig::clone(&*self.server_config(peers, alpn)?);
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Versions)?;
+        config.send_tls13_tickets = 1;
+        Ok(Arc::new(config))
+    }
+
     /// A configuration for calling `peers` by TLS 1.3, showing our certificate. Any server name will do; none is sent.
     /// Sessions are not resumed. Who resumes them must use one configuration per set of peers, as a resumed session
     /// is not verified again.

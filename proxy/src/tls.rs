@@ -1,0 +1,172 @@
+//! Mutual TLS between the proxies of a mesh: who is called must be one that may run the service, who calls must be of the
+//! mesh, and both show a certificate. Where TLS is wanted nothing ever goes in clear text.
+
+mod configs;
+mod reason;
+mod secure;
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use api::spiffe::SpiffeId;
+use engine::tables::{Chain, ServerTls, alpn};
+use runtime::svid::{PeerVerifier, Peers, Svids, peer};
+use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
+use rustls_pki_types::UnixTime;
+
+use self::configs::{Client, Configs};
+pub use self::reason::NoTls;
+pub(crate) use self::reason::WORDS;
+pub(crate) use self::secure::Secure;
+use crate::conn::Conn;
+use crate::failure::Failure;
+use crate::metrics::Metrics;
+use crate::metrics::handshakes::Side;
+use crate::upstream::{Arrival, Way};
+
+/// What a connection by TLS carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Inside {
+    /// HTTP/2.
+    Http2,
+    /// HTTP/1.1.
+    Http1,
+    /// Bytes that nobody looks into.
+    Opaque,
+}
+
+impl Inside {
+    /// The word for it in ALPN, by which mesh traffic is told from an application's own TLS.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Inside::Http2 => alpn::HTTP2,
+            Inside::Http1 => alpn::HTTP1,
+            Inside::Opaque => alpn::OPAQUE,
+        }
+    }
+}
+
+/// TLS of one data path.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    svids: Svids,
+    configs: Configs,
+    /// Holds callers' chains against the roots and the time of now.
+    members: PeerVerifier,
+    /// How long a caller's handshake may take.
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Tls {
+    pub(crate) fn new(svids: Svids, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+        let members = PeerVerifier::new(svids.clone(), Peers::Members);
+        Tls { configs: Configs::new(svids.clone()), svids, members, timeout, metrics }
+    }
+
+    /// Ends the TLS of a caller's connection if its filter chain does, and takes down who calls.
+    ///
+    /// # Errors
+    ///
+    /// There is no handshake in time, or it does not prove that the caller is of the mesh.
+    pub(crate) async fn end(&self, chain: &Chain, conn: &mut Conn, arrival: &mut Arrival) -> Result<(), Failure> {
+        let Some(tls) = &chain.tls else { return Ok(()) };
+        let identity = Box::pin(self.accept(tls, conn, arrival)).await.map_err(Failure::DownstreamTls)?;
+        arrival.principal = self.metrics.principals.of(&identity);
+        arrival.identity = Some(identity);
+        Ok(())
+    }
+
+    async fn accept(&self, tls: &ServerTls, conn: &mut Conn, arrival: &Arrival) -> Result<Arc<SpiffeId>, NoTls> {
+        let accepting = self.accept_within(tls, conn);
+        let accepted = tokio::time::timeout(self.timeout, accepting).await.unwrap_or(Err(NoTls::Slow));
+        self.metrics.handshakes.count(Side::Server, accepted.as_ref().map(|(kind, _)| *kind).map_err(|why| *why));
+        if let Err(reason) = &accepted {
+            let (peer, destination) = (arrival.peer, arrival.destination);
+            tracing::debug!(%peer, %destination, reason = reason.code(), "a caller's TLS handshake has failed: {reason}");
+        }
+        accepted.map(|(_, identity)| identity)
+    }
+
+    async fn accept_within(&self, tls: &ServerTls, conn: &mut Conn) -> Result<(HandshakeKind, Arc<SpiffeId>), NoTls> {
+        let config = self.configs.server(&tls.alpn)?;
+        let session = ServerConnection::new(config).map_err(|_| NoTls::NoSvid)?;
+        self.shake(conn, Connection::Server(session), &self.members).await
+    }
+
+    /// Makes TLS of a new connection to an endpoint, which is to carry this; `way` has TLS.
+    ///
+    /// # Errors
+    ///
+    /// There is no handshake by `deadline`, or it does not prove that the endpoint may run the service.
+    pub(crate) async fn connect(
+        &self,
+        conn: &mut Conn,
+        way: &Way,
+        inside: Inside,
+        deadline: tokio::time::Instant,
+    ) -> Result<(), NoTls> {
+        let connecting = Box::pin(self.connect_within(conn, way, inside));
+        let made = tokio::time::timeout_at(deadline, connecting).await.unwrap_or(Err(NoTls::Slow));
+        self.metrics.handshakes.count(Side::Client, made);
+        if let Err(reason) = made {
+            let address = way.address;
+            tracing::debug!(%address, reason = reason.code(), "the TLS handshake with an upstream has failed: {reason}");
+        }
+        made.map(drop)
+    }
+
+    async fn connect_within(&self, conn: &mut Conn, way: &Way, inside: Inside) -> Result<HandshakeKind, NoTls> {
+        let client = self.configs.client(way, inside)?;
+        let Client { config, name, verifier, .. } = &*client;
+        let session = ClientConnection::new(Arc::clone(config), name.clone()).map_err(|_| NoTls::NoSvid)?;
+        let made = self.shake(conn, Connection::Client(session), verifier).await;
+        if made.is_err() {
+            // Whatever was wrong with a session, the next handshake does not build on it.
+            client.forget();
+        }
+        let (kind, _) = made?;
+        match conn.secure().and_then(|secure| secure.session.alpn_protocol()) {
+            // A peer without a word for it takes what comes.
+            None => Ok(kind),
+            Some(chosen) if chosen == inside.word().as_bytes() => Ok(kind),
+            Some(_) => Err(NoTls::Alpn),
+        }
+    }
+
+    /// Runs a handshake, and gives its kind and who the peer is.
+    async fn shake(
+        &self,
+        conn: &mut Conn,
+        session: Connection,
+        verifier: &PeerVerifier,
+    ) -> Result<(HandshakeKind, Arc<SpiffeId>), NoTls> {
+        let as_server = matches!(session, Connection::Client(_));
+        conn.begin_tls(session).map_err(|error| NoTls::of(&error))?;
+        std::future::poll_fn(|cx| conn.poll_handshake(cx)).await.map_err(|error| NoTls::of(&error))?;
+        let secure = conn.secure().ok_or(NoTls::Closed)?;
+        let chain = secure.session.peer_certificates().unwrap_or_default();
+        let kind = secure.session.handshake_kind().unwrap_or(HandshakeKind::Full);
+        let identity = if kind == HandshakeKind::Resumed {
+            // The chain was verified in the first handshake: since then it may have expired, or lost its root.
+            let now = self.svids.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let verified = verifier.verify(chain, UnixTime::since_unix_epoch(now), as_server);
+            verified.map_err(|refusal| NoTls::refused(&refusal))?.id
+        } else {
+            peer(Some(chain)).ok_or(NoTls::NoCertificate)?.id
+        };
+        let identity = Arc::new(identity);
+        secure.peer = Some(Arc::clone(&identity));
+        Ok((kind, identity))
+    }
+
+    /// What the proxy shows to others, and holds them against.
+    pub(crate) fn svids(&self) -> &Svids {
+        &self.svids
+    }
+
+    /// Forgets what was kept for another identity.
+    pub(crate) fn forget(&self) {
+        self.configs.clear();
+    }
+}
