@@ -18,7 +18,7 @@ use runtime::svid::{self, Clock, PeerVerifier, Peers};
 use runtime::tls::{Handshakes, TlsListener};
 use runtime::{CancellationToken, Tasks};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tonic::transport::Server;
 
 use crate::authority::{Authority, Policy};
@@ -96,6 +96,8 @@ pub struct Ca {
     pub addresses: Listen,
     /// Who signs.
     pub authority: Arc<ArcSwap<Authority>>,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
     /// Its tasks; stop them to end it.
     pub tasks: Tasks,
 }
@@ -143,20 +145,25 @@ impl Ca {
         let config = certificate.verifying_server_config(verifier, &[b"h2"])?;
         let callers = Callers::new(client.clone());
         serve(
-            Issuing { authority: Arc::clone(&authority), callers, metrics: Arc::clone(&metrics) },
+            Issuing {
+                authority: Arc::clone(&authority),
+                callers,
+                metrics: Arc::clone(&metrics),
+                permits: Arc::new(Semaphore::new(settings.bounds.requests)),
+            },
             csr,
-            config,
+            (config, settings.bounds.connections),
             &tasks,
         );
         let rotating = Rotating { store, policy: settings.policy.clone(), look, seen };
-        let debugging = Debug::new(client, Arc::clone(&authority), metrics, rotating, &settings.pod);
+        let debugging = Debug::new(client, Arc::clone(&authority), Arc::clone(&metrics), rotating, &settings.pod);
         let router = debug::router(debugging, registered.router());
         let config = certificate.server_config(&[b"http/1.1"])?;
         let listener = TlsListener::new(debug, config, Handshakes::default());
         let limits = Limits { connections: CONNECTIONS, grace: settings.drain, ..Limits::default() };
         tasks.spawn("http server", admin::serve(listener, router, limits, tasks.token().clone()));
         tracing::info!(csr = %addresses.csr, debug = %addresses.debug, "listening");
-        Ok(Ca { addresses, authority, tasks })
+        Ok(Ca { addresses, authority, metrics, tasks })
     }
 }
 
@@ -205,8 +212,15 @@ struct Unusable {
     source: crate::authority::MaterialError,
 }
 
-fn serve(issuing: Issuing, listener: TcpListener, config: Arc<rustls::ServerConfig>, tasks: &Tasks) {
-    let incoming = TlsListener::new(listener, config, Handshakes::default()).into_stream();
+fn serve(
+    issuing: Issuing,
+    listener: TcpListener,
+    (config, connections): (Arc<rustls::ServerConfig>, usize),
+    tasks: &Tasks,
+) {
+    let metrics = Arc::clone(&issuing.metrics);
+    let listener = TlsListener::new(listener, config, Handshakes::default());
+    let incoming = listener.into_bounded_stream(connections, move || metrics.turned_away());
     let stopped = tasks.token().clone().cancelled_owned();
     let server = Server::builder()
         .timeout(REQUEST)

@@ -67,6 +67,17 @@ impl Metrics {
         self.seconds.observe(took.as_secs_f64());
     }
 
+    /// A connection was closed at once, as there are too many.
+    pub fn turned_away(&self) {
+        self.refused.get_or_create(&ByReason { reason: "connections" }).inc();
+    }
+
+    /// How many were refused for that reason.
+    #[must_use]
+    pub fn count_refused(&self, reason: &'static str) -> u64 {
+        self.refused.get_or_create(&ByReason { reason }).get()
+    }
+
     /// The authority in the Secret has changed into something that cannot be used.
     pub fn rejected_change(&self) {
         self.rejected_changes.inc();

@@ -13,6 +13,7 @@ use runtime::svid::wire::{
     CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, CsrRequest, CsrResponse, HANDLE_CSR, TRUST_DOMAINS,
 };
 use runtime::token::bearer;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
@@ -44,6 +45,8 @@ pub struct Issuing {
     pub callers: Callers,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Requests that may still be begun.
+    pub permits: Arc<Semaphore>,
 }
 
 /// Why there is no certificate.
@@ -159,6 +162,11 @@ impl Issuing {
     /// Issues, counts and writes it down.
     async fn answer(&self, asked: &Asked<'_>, extensions: &Extensions) -> Result<(Issued, Arc<Authority>), Status> {
         let began = Instant::now();
+        let Ok(_permit) = self.permits.try_acquire() else {
+            self.metrics.refused("busy", began.elapsed());
+            let text = "as many requests as MESH_CA_MAX_REQUESTS allows are under way: ask again in a moment";
+            return Err(Status::resource_exhausted(text));
+        };
         let authority = self.authority.load_full();
         let info = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
         let peer = info.and_then(|info| info.get_ref().remote_addr());

@@ -1,6 +1,7 @@
 //! What the CA can be told, by flags and by the environment.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,12 +43,36 @@ pub struct Settings {
     pub certificates: PathBuf,
     /// Where to serve.
     pub listen: Listen,
+    /// What callers may take.
+    pub bounds: Bounds,
     /// Log filter.
     pub log: String,
     /// How log lines look.
     pub log_format: Format,
     /// How long running work may take after a signal.
     pub drain: Duration,
+}
+
+/// What callers may take of the CA. docs/limits.md lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections at once.
+    pub connections: usize,
+    /// Requests at once, from when they have been read.
+    pub requests: usize,
+}
+
+impl Bounds {
+    fn read(env: &Env) -> Result<Self, SettingError> {
+        let number = |name, default| {
+            let number: Option<NonZeroU32> = env.parse(name, "a number above 0")?;
+            Ok::<_, SettingError>(number.map_or(default, |number| usize::try_from(number.get()).unwrap_or(default)))
+        };
+        Ok(Bounds {
+            connections: number("MESH_CA_MAX_CONNECTIONS", 4096)?,
+            requests: number("MESH_CA_MAX_REQUESTS", 512)?,
+        })
+    }
 }
 
 /// Where to listen.
@@ -72,6 +97,7 @@ impl Settings {
             pod: env.text_or("POD_NAME", api::names::CA)?,
             policy: policy(env)?,
             certificates: env.text_or("MESH_CA_CERTS", CERTIFICATES)?.into(),
+            bounds: Bounds::read(env)?,
             listen: Listen { csr: at(ca_port::CSR), debug: at(ca_port::DEBUG) },
             log: env.text_or("MESH_LOG", "info")?,
             log_format: env.parse("MESH_LOG_FORMAT", "text or json")?.unwrap_or_default(),
@@ -137,6 +163,20 @@ mod tests {
         assert_eq!(policy.domain.as_str(), "new.example");
         assert_eq!(policy.aliases, ["cluster.local".parse().expect("a trust domain")]);
         assert_eq!(policy.lifetime, Duration::from_secs(1800));
+    }
+
+    #[test]
+    fn the_page_about_limits_lists_each_with_its_default() {
+        let page = include_str!("../../docs/limits.md");
+        let bounds = read([]).expect("defaults").bounds;
+        for (name, default) in
+            [("MESH_CA_MAX_CONNECTIONS", bounds.connections), ("MESH_CA_MAX_REQUESTS", bounds.requests)]
+        {
+            assert!(page.contains(&format!("| `{name}` | {default} |")), "{name}");
+        }
+        let set = read([("MESH_CA_MAX_CONNECTIONS", "7"), ("MESH_CA_MAX_REQUESTS", "8")]).expect("both make sense");
+        assert_eq!(set.bounds, Bounds { connections: 7, requests: 8 });
+        assert!(read([("MESH_CA_MAX_REQUESTS", "0")]).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod admin;
 #[cfg(feature = "authority")]
 pub mod authority;
 pub mod certificate;
+pub mod counted;
 pub mod drain;
 pub mod exit;
 pub mod logging;

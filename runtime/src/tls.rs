@@ -13,9 +13,12 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::counted::Counted;
 
 /// Why PEM bytes cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
@@ -198,6 +201,24 @@ impl TlsListener {
         futures_util::stream::unfold(self, |mut listener| async move {
             let (stream, _) = listener.next().await;
             Some((Ok(stream), listener))
+        })
+    }
+
+    /// The same with at most so many connections at a time; those over it are closed, and `refused` is told of each.
+    pub fn into_bounded_stream(
+        self,
+        most: usize,
+        refused: impl Fn() + Send + 'static,
+    ) -> impl Stream<Item = io::Result<Counted<TlsStream<TcpStream>>>> + Send {
+        let permits = Arc::new(Semaphore::new(most));
+        futures_util::stream::unfold((self, permits, refused), |(mut listener, permits, refused)| async move {
+            loop {
+                let (stream, _) = listener.next().await;
+                if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+                    return Some((Ok(Counted::new(stream, permit)), (listener, permits, refused)));
+                }
+                refused();
+            }
         })
     }
 

@@ -18,6 +18,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("path", path),
     ("xds_resource", xds_resource),
     ("yaml", yaml),
+    ("csr", mesh_ca::csr::fuzz),
+    ("certificate", certificate),
 ];
 
 /// Paths and authorities of requests: canonical once is canonical twice.
@@ -49,5 +51,12 @@ pub fn xds_resource(bytes: &[u8]) {
 pub fn yaml(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = api::object::validate_text("fuzzed.yaml", text);
+    }
+}
+
+/// Certificates of peers. What is read as an SVID is the identity of a workload.
+pub fn certificate(bytes: &[u8]) {
+    if let Ok(leaf) = runtime::svid::Leaf::read(&bytes.into()) {
+        assert!(!leaf.peer.id.path().is_empty());
     }
 }

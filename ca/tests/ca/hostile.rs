@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_prost::ProstCodec;
 
-use crate::world::{AUDIENCE, REVIEWS, RunningCa, SERVER, World, id_of, refusal, request};
+use crate::world::{AUDIENCE, REVIEWS, RunningCa, SERVER, SetClock, World, id_of, refusal, request};
 
 #[tokio::test]
 async fn garbage_and_huge_requests_are_refused_and_the_next_is_served() {
@@ -61,6 +61,46 @@ async fn slow_and_silent_callers_hold_up_nobody() {
     let token = world.token("default", "reviews", AUDIENCE);
     let asked = tokio::time::timeout(Duration::from_secs(10), ca.ask_by_token(&world, &token)).await;
     assert_eq!(id_of(&asked.expect("in time").expect("issued")), REVIEWS);
+}
+
+#[tokio::test]
+async fn connections_over_the_bound_are_closed_and_the_next_is_served_when_one_has_ended() {
+    let world = World::start().await;
+    let bounded = world.try_ca(SetClock::new(), |settings| settings.bounds.connections = 2).await;
+    let ca = bounded.unwrap_or_else(|failure| panic!("{failure}"));
+    let held = [tls(&ca).await, tls(&ca).await];
+    let mut over = tls(&ca).await;
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(20), over.read_to_end(&mut answer)).await;
+    assert!(end.expect("it is closed").is_err() || answer.is_empty(), "nothing is said: {answer:?}");
+    assert_eq!(ca.ca.metrics.count_refused("connections"), 1);
+    drop(held);
+    let token = world.token("default", "reviews", AUDIENCE);
+    // The CA learns that they have ended some moments later.
+    let asking = async {
+        loop {
+            if let Ok(answer) = ca.ask_by_token(&world, &token).await {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(20), asking).await.expect("there is room again");
+    assert_eq!(id_of(&answer), REVIEWS);
+}
+
+#[tokio::test]
+async fn requests_over_the_bound_are_told_to_come_back() {
+    let world = World::start().await;
+    let token = world.token("default", "reviews", AUDIENCE);
+    for (requests, expected) in [(0, Some(Code::ResourceExhausted)), (1, None)] {
+        let bounded = world.try_ca(SetClock::new(), |settings| settings.bounds.requests = requests).await;
+        let ca = bounded.unwrap_or_else(|failure| panic!("{failure}"));
+        for _ in 0..3 {
+            let answer = ca.ask_by_token(&world, &token).await;
+            assert_eq!(answer.is_err().then(|| refusal(answer).0), expected, "{requests} at once");
+        }
+        assert_eq!(ca.ca.metrics.count_refused("busy"), if requests == 0 { 3 } else { 0 });
+    }
 }
 
 #[tokio::test]

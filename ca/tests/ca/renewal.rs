@@ -1,11 +1,12 @@
 //! The CA and a daemon's renewal together.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use runtime::Tasks;
 use runtime::svid::renew::{Renewal, Status};
-use runtime::svid::{KeyKind, Publisher, Svids, channel_with_clock};
+use runtime::svid::{KeyKind, Peers, Publisher, Svids, channel_with_clock};
 
 use crate::world::{AUDIENCE, REVIEWS, RunningCa, SetClock, World};
 
@@ -145,5 +146,69 @@ async fn a_ca_that_is_killed_and_comes_back_goes_on_with_the_same_root() {
     status.renew_now();
     within(next_serial(&svids, &first.serial)).await;
     assert_eq!(svids.bundle().expect("roots").version(), bundle);
+    tasks.stop(Duration::from_secs(5)).await.expect("it ends");
+}
+
+/// A handshake with a server that has this identity: whether it presents anything.
+async fn is_presented(svids: &Svids) -> bool {
+    let config = svids.server_config(Peers::Members, &[]).expect("a configuration");
+    let client = svids.client_config(Peers::Members, &[]).expect("a configuration");
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let name = "mesh".try_into().expect("a name");
+    let (client, server) = tokio::join!(
+        tokio_rustls::TlsConnector::from(client).connect(name, near),
+        tokio_rustls::TlsAcceptor::from(config).accept(far),
+    );
+    client.is_ok() && server.is_ok()
+}
+
+#[tokio::test]
+async fn while_the_ca_is_away_the_svid_holds_until_it_expires_and_is_then_presented_to_nobody() {
+    let world = World::start().await;
+    let clock = SetClock::new();
+    let ca = world.try_ca(clock.clone(), |_| {}).await.unwrap_or_else(|failure| panic!("{failure}"));
+    let (publisher, svids) = channel_with_clock(clock.clone());
+    let (status, tasks) = (Status::default(), Tasks::new());
+    let mut daemon = renewal(&world, &ca, publisher, status.clone());
+    let is_away = Arc::new(AtomicBool::new(false));
+    let dial = runtime::svid::client::plain_dial();
+    daemon.authority.dial = Arc::new({
+        let is_away = Arc::clone(&is_away);
+        move |address| match is_away.load(Ordering::Relaxed) {
+            true => Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) }),
+            false => dial(address),
+        }
+    });
+    tasks.spawn("svid", daemon.run(tasks.token().clone()));
+    let first = within(svids.ready()).await;
+    is_away.store(true, Ordering::Relaxed);
+    let failed = async |status: &Status| {
+        let before = status.progress().failures;
+        status.renew_now();
+        within(async {
+            while status.progress().failures == before {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+
+    // Past the middle of its life it is to be renewed and cannot be; nobody notices.
+    let begun = clock.now();
+    clock.set(begun + DAY.mul_f64(0.9));
+    failed(&status).await;
+    assert_eq!(svids.current().expect("it holds on").serial, first.serial);
+    assert!(is_presented(&svids).await);
+    clock.set(begun + DAY + Duration::from_secs(1));
+    failed(&status).await;
+    assert!(svids.current().is_none() && svids.latest().is_some());
+    assert!(!is_presented(&svids).await, "an expired certificate is presented to nobody");
+    let error = status.progress().error.expect("it says why");
+    assert!(error.contains("cannot connect to the CA"), "{error}");
+
+    is_away.store(false, Ordering::Relaxed);
+    status.renew_now();
+    within(next_serial(&svids, &first.serial)).await;
+    assert!(is_presented(&svids).await);
     tasks.stop(Duration::from_secs(5)).await.expect("it ends");
 }

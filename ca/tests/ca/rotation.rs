@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::messages::{AuthorityStatus, Rotation};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
+use mesh_ca::store::{Step, Store};
 use serde_json::json;
 use tokio::net::TcpStream;
 
@@ -85,6 +86,40 @@ async fn a_root_is_replaced_in_stages_that_overlap() {
     assert_eq!(retired.issuer_key, signing.issuer_key);
     assert_ne!(retired.roots[0].fingerprint, before.roots[0].fingerprint);
     assert_eq!(id_of(&ca.ask_by_token(&world, &token).await.expect("issued")), crate::world::REVIEWS);
+}
+
+/// A CA writes what it does before it does it: one that dies right after that is a step that others find taken.
+#[tokio::test]
+async fn a_ca_that_dies_at_any_stage_leaves_the_rotation_to_the_next() {
+    let world = World::start().await;
+    let operator = operator(&world);
+    let token = world.token("default", "reviews", AUDIENCE);
+    let first = world.ca().await;
+    let (_publisher, old) = crate::callers::identity(&world, &first, &token).await;
+    let policy = first.ca.authority.load().policy().clone();
+    first.stop().await;
+    let store = Store::new(world.client().await);
+    for (step, word, stage, trusted) in [
+        (Step::Add, "add", Rotation::Added, 2),
+        (Step::Sign, "sign", Rotation::Signing, 2),
+        (Step::Retire, "retire", Rotation::None, 1),
+    ] {
+        store.rotate(step, &policy, std::time::SystemTime::now()).await.expect("it comes next");
+        let next = world.ca().await;
+        let seen = AuthorityStatus { issued: Default::default(), ..status(&next, &operator).await };
+        assert_eq!((seen.rotation, seen.roots.len()), (stage, trusted), "{word}");
+        assert_eq!(step_again(&next, word, &operator).await, seen, "asked for again it changes nothing");
+        let answer = next.ask_by_token(&world, &token).await.expect("it signs at every stage");
+        let leaf = runtime::svid::Leaf::read(&answer.chain[0]).expect("an SVID");
+        assert_eq!(leaf.issuer, seen.issuer_key, "{word}");
+        let by_old = next.ask(&world, None, &old, request(None)).await;
+        assert_eq!(by_old.is_ok(), stage != Rotation::None, "{word}: the old root is trusted until it is retired");
+        next.stop().await;
+    }
+}
+
+async fn step_again(ca: &RunningCa, word: &str, token: &str) -> AuthorityStatus {
+    AuthorityStatus { issued: Default::default(), ..step(ca, word, token).await }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use tower::Service;
 
 use super::following::{Answers, Following};
 use super::secrets::Secrets;
-use super::socket::{Peer, PeerInfo, Users};
+use super::socket::{Peer, Users};
 use super::wire::{
     FETCH_X509_BUNDLES, FETCH_X509_SVID, HEADER, X509BundlesRequest, X509BundlesResponse, X509SvidRequest,
     X509SvidResponse,
@@ -51,8 +51,7 @@ impl Shared {
     /// Who is at the other end, if that is somebody who may ask.
     fn admit(&self, request: &http::Request<Body>) -> Result<Peer, Status> {
         let path = request.uri().path();
-        let PeerInfo(peer) = request.extensions().get::<PeerInfo>().copied().unwrap_or(PeerInfo(None));
-        match peer {
+        match request.extensions().get().and_then(Peer::of) {
             Some(peer) if self.users.may_ask(peer.user) => return Ok(peer),
             Some(Peer { user, group, process }) => tracing::warn!(
                 target: "audit", path, user, group, process, reason = "user",

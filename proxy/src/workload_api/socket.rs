@@ -4,17 +4,15 @@ use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use runtime::counted::Counted;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::Connected;
+use tokio::sync::Semaphore;
+use tonic::transport::server::UdsConnectInfo;
 
 use super::WorkloadMetrics;
 
@@ -100,9 +98,14 @@ pub(super) struct Peer {
     pub(super) process: Option<i32>,
 }
 
-/// What is known of who is at the other end of a connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PeerInfo(pub(super) Option<Peer>);
+impl Peer {
+    /// Who is at the other end, if the kernel says.
+    pub(super) fn of(info: &UdsConnectInfo) -> Option<Self> {
+        let seen = info.peer_cred.as_ref()?;
+        let process = seen.pid().filter(|process| *process > 0);
+        Some(Peer { user: seen.uid(), group: seen.gid(), process })
+    }
+}
 
 /// A listening socket; its file is taken away with it.
 #[derive(Debug)]
@@ -150,7 +153,10 @@ impl Socket {
     }
 
     /// The connections, as they come; those over the bound are closed.
-    pub(super) fn incoming(self, metrics: WorkloadMetrics) -> impl Stream<Item = Result<Connection, Infallible>> {
+    pub(super) fn incoming(
+        self,
+        metrics: WorkloadMetrics,
+    ) -> impl Stream<Item = Result<Counted<UnixStream>, Infallible>> {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         stream::unfold((self, permits, metrics), |(socket, permits, metrics)| async move {
             loop {
@@ -166,7 +172,7 @@ impl Socket {
                     metrics.refused("connections");
                     continue;
                 };
-                return Some((Ok(Connection { stream, _permit: permit }), (socket, permits, metrics)));
+                return Some((Ok(Counted::new(stream, permit)), (socket, permits, metrics)));
             }
         })
     }
@@ -178,42 +184,5 @@ impl Drop for File {
         if std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
             let _ = std::fs::remove_file(&self.path);
         }
-    }
-}
-
-/// A connection, which counts while it is open.
-#[derive(Debug)]
-pub(super) struct Connection {
-    stream: UnixStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = PeerInfo;
-
-    fn connect_info(&self) -> PeerInfo {
-        let seen = self.stream.peer_cred().ok();
-        let process = |process: i32| Some(process).filter(|process| *process > 0);
-        PeerInfo(seen.map(|seen| Peer { user: seen.uid(), group: seen.gid(), process: seen.pid().and_then(process) }))
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -117,7 +117,27 @@ fn yaml() {
 }
 
 #[test]
+fn csr() {
+    fuzz("csr");
+}
+
+#[test]
+fn certificate() {
+    fuzz("certificate");
+}
+
+#[test]
 fn every_target_runs_here() {
-    let names = ["http_request", "http_response", "chunked", "first_bytes", "path", "xds_resource", "yaml"];
+    let names = [
+        "http_request",
+        "http_response",
+        "chunked",
+        "first_bytes",
+        "path",
+        "xds_resource",
+        "yaml",
+        "csr",
+        "certificate",
+    ];
     assert_eq!(TARGETS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), names);
 }

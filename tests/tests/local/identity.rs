@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mesh_tests::mesh::Mesh;
-use mesh_tests::programs::eventually;
+use mesh_tests::programs::{eventually, run};
+
+use crate::life::{kill, namespace_of, processes_in};
 
 pub(crate) fn every_proxy_has_the_identity_of_its_account(mesh: &Mesh) {
     let status = eventually(Duration::from_secs(20), || {
@@ -86,4 +88,67 @@ pub(crate) fn a_rotation_of_the_root_interrupts_nothing(mesh: &Mesh) {
     let after = root(mesh);
     assert_eq!(after.as_array().map(Vec::len), Some(1), "the old root is gone: {after}");
     assert_ne!(before, after);
+}
+
+/// Process of a program of the mesh, in the pod whose name begins like this; any pod's if it is empty.
+fn process_of(mesh: &Mesh, program: &str, pod: &str) -> u32 {
+    let (_, namespace) = namespace_of(mesh);
+    let found = processes_in(&namespace).into_iter().find(|pid| {
+        let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let words = |text: Vec<u8>| text.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let is_program = words(read("cmdline")).first().is_some_and(|word| word.ends_with(program.as_bytes()));
+        is_program
+            && (pod.is_empty()
+                || words(read("environ")).iter().any(|it| it.starts_with(format!("POD_NAME={pod}").as_bytes())))
+    });
+    found.unwrap_or_else(|| panic!("{program} {pod} runs"))
+}
+
+/// The roots that the CA hands out, and how far a rotation is; `None` while no CA answers.
+fn authority(mesh: &Mesh) -> Option<(serde_json::Value, String)> {
+    let ran = mesh.meshctl(&["ca", "status", "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_str(&ran.stdout).ok().filter(|_| ran.code == 0)?;
+    let authority = &status["authorities"][0];
+    Some((authority["roots"].clone(), authority["rotation"].as_str()?.to_owned()))
+}
+
+pub(crate) fn a_rotation_goes_on_where_a_killed_ca_left_it(mesh: &Mesh) {
+    let (before, stage) = authority(mesh).expect("the CA answers");
+    assert_eq!(stage, "none");
+    let sent = crate::life::under_load(mesh, || {
+        for expected in ["added", "signing", "none"] {
+            let one_stage = eventually(Duration::from_secs(60), || {
+                let ran = mesh.meshctl(&["ca", "rotate", "root", "--timeout", "60s"]);
+                if ran.code == 0 { Ok(ran.stdout) } else { Err(ran.stderr) }
+            });
+            assert_eq!(one_stage.lines().count(), 1, "{one_stage}");
+            kill(process_of(mesh, "mesh-ca", ""));
+            let stage =
+                eventually(Duration::from_secs(30), || authority(mesh).ok_or_else(|| "no CA answers".to_owned())).1;
+            assert_eq!(stage, expected, "the next CA is where the killed one was");
+        }
+    });
+    assert!(sent > 10, "there was traffic all the time");
+    let (after, _) = authority(mesh).expect("the CA answers");
+    assert_eq!(after.as_array().map(Vec::len), Some(1), "the old root is gone: {after}");
+    assert_ne!(before, after);
+}
+
+pub(crate) fn a_rotation_stops_and_names_the_proxy_that_lags(mesh: &Mesh) {
+    let lagging = process_of(mesh, "mesh-proxy", "ratings");
+    let signal = |name: &str| {
+        let _ = run(std::process::Command::new("sh").args(["-c", &format!("kill -{name} {lagging}")])).ok();
+    };
+    signal("STOP");
+    let stopped = mesh.meshctl(&["ca", "rotate", "root", "--wait", "--timeout", "3s"]);
+    signal("CONT");
+    assert_eq!(stopped.code, 4, "{stopped:?}");
+    assert!(stopped.stderr.contains("lagging: ratings"), "{stopped:?}");
+    assert!(stopped.stderr.contains("both roots stay trusted"), "{stopped:?}");
+    let (roots, stage) = authority(mesh).expect("the CA answers");
+    assert_eq!((roots.as_array().map(Vec::len), stage.as_str()), (Some(2), "added"), "nothing was taken away");
+    // It goes on once the proxy does.
+    let rest = mesh.meshctl(&["ca", "rotate", "root", "--wait", "--timeout", "60s"]).ok();
+    assert_eq!(rest.stdout.lines().count(), 2, "two stages were left: {rest:?}");
+    assert_eq!(authority(mesh).expect("the CA answers").1, "none");
 }

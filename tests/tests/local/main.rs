@@ -59,6 +59,8 @@ fn main() -> ExitCode {
         identity::certificates_are_shown_and_keys_are_not,
         identity::a_join_token_is_made_for_an_account_that_is_there,
         identity::a_rotation_of_the_root_interrupts_nothing,
+        identity::a_rotation_goes_on_where_a_killed_ca_left_it,
+        identity::a_rotation_stops_and_names_the_proxy_that_lags,
         injection::the_webhook_gives_what_kube_inject_gives_offline,
         probes::probes_by_http_tcp_and_grpc_reach_an_intercepted_application,
         probes::a_pod_that_ends_does_so_with_its_sidecar_of_either_kind,
