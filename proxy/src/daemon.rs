@@ -23,7 +23,7 @@ use crate::interception::{self, Intercepted};
 use crate::metrics::{self as path_metrics, Identity, PathMetrics};
 use crate::quit::Quit;
 use crate::readiness::Readiness;
-use crate::settings::{Role, Settings};
+use crate::settings::{ClientCert, Role, Settings};
 use crate::snapshot::Snapshots;
 use crate::sockets::{BindError, Sockets, bind};
 use crate::static_config::{self, StaticError};
@@ -66,6 +66,9 @@ pub enum DaemonError {
     /// The pod's identity cannot be handed out.
     #[error("the socket of the Workload API cannot be opened (MESH_WORKLOAD_SOCKET=off does without)")]
     WorkloadSocket(#[from] SocketError),
+    /// The proxy's own identity cannot be taken from files.
+    #[error("the identity in MESH_SVID_CERTIFICATE cannot be used")]
+    Identity(#[from] identity::FilesError),
     /// A part of it has failed that it cannot do without.
     #[error(transparent)]
     Task(#[from] TaskFailure),
@@ -111,7 +114,7 @@ impl Daemon {
         let (drain, snapshots) = (Drain::new(), Snapshots::new());
         let (connections, background) = (Tasks::new(), Tasks::new());
         let metrics = Metrics::new("proxy");
-        let identity = identity::Identity::start(&settings, mark, &metrics, &background);
+        let identity = identity::Identity::start(&settings, mark, &metrics, &background)?;
         let path = data_path((&settings, mark, &identity), &snapshots, &drain)?;
         metrics.register(|registry| {
             registry.register_collector(Box::new(Arc::clone(path.metrics())));
@@ -291,6 +294,7 @@ fn data_path(
         svids: own.svids.clone(),
         access_log,
         explain_denials: settings.explain_denials,
+        client_cert: settings.client_cert == ClientCert::SanitizeSet,
         tracing: settings.tracing,
         max_series: settings.max_series,
         limits: Limits { head: limits.head_bytes, fields: limits.headers },

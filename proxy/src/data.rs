@@ -47,6 +47,8 @@ pub struct Settings {
     pub access_log: Option<AccessLog>,
     /// Whether a caller that is refused is told by which policy.
     pub explain_denials: bool,
+    /// Whether the application is told in `X-Forwarded-Client-Cert` who calls.
+    pub client_cert: bool,
     /// How traces begin and are told of.
     pub tracing: Tracing,
     /// Kinds of traffic that are counted apart.
@@ -100,6 +102,7 @@ impl Default for Settings {
             svids: svid::channel().1,
             access_log: None,
             explain_denials: false,
+            client_cert: false,
             tracing: Tracing::default(),
             max_series: MAX_SERIES,
             limits: Limits::default(),
@@ -129,6 +132,7 @@ pub struct DataPath {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) authoriser: Authoriser,
+    pub(crate) client_cert: bool,
     pub(crate) tracing: Tracing,
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,
@@ -163,6 +167,7 @@ impl DataPath {
             metrics,
             access_log: settings.access_log,
             authoriser: Authoriser::new(settings.explain_denials),
+            client_cert: settings.client_cert,
             tracing: settings.tracing,
             limits: settings.limits,
             idle_timeout: settings.idle_timeout,

@@ -33,6 +33,7 @@ pub fn requests(mut bytes: &[u8]) {
             trace: None,
             upgrade: request.offered(bytes).next(),
             handover: crate::authorise::Handover::default(),
+            client_cert: None,
         };
         let mut written = Vec::new();
         write_request(&mut written, &request, bytes, &changes);

@@ -39,11 +39,28 @@ pub struct RequestChanges<'a> {
     pub upgrade: Option<&'a [u8]>,
     /// What tokens change in it.
     pub handover: Handover<'a>,
+    /// Whom the application is told that the request comes from, by certificate; `None` tells nothing.
+    pub client_cert: Option<ClientCert<'a>>,
+}
+
+/// The two ends of a connection by mutual TLS, for `X-Forwarded-Client-Cert`.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientCert<'a> {
+    /// The proxy itself.
+    pub by: &'a str,
+    /// Who called.
+    pub uri: &'a str,
+}
+
+impl std::fmt::Display for ClientCert<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "By={};URI={}", self.by, self.uri)
+    }
 }
 
 /// Appends the head of a request as it goes to the upstream.
 pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes: &RequestChanges<'_>) {
-    let RequestChanges { path, authority, edge, peer, request_id, trace, upgrade, handover } = changes;
+    let RequestChanges { path, authority, edge, peer, request_id, trace, upgrade, handover, client_cert } = changes;
     for part in [request.method.of(head), b" ", path, b" HTTP/1.1\r\nHost: ", authority, b"\r\n"] {
         out.extend_from_slice(part);
     }
@@ -85,6 +102,9 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, head: &[u8], changes:
         for part in [name, ": ", value, "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
+    }
+    if let Some(client_cert) = client_cert {
+        let _ = write!(out, "X-Forwarded-Client-Cert: {client_cert}\r\n");
     }
     if let Some(trace) = trace {
         trace.write(|name, value| {
@@ -223,6 +243,7 @@ mod tests {
             trace: None,
             upgrade: None,
             handover,
+            client_cert: None,
         };
         write_request(&mut out, &request, text.as_bytes(), &changes);
         String::from_utf8(out).expect("text")
@@ -231,7 +252,7 @@ mod tests {
     #[test]
     fn what_belongs_to_the_connection_or_to_the_mesh_goes_no_further() {
         let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, foo\r\nKeep-Alive: 5\r\nFoo: 1\r\nTE: trailers\r\n\
-                    X-Envoy-Original-Path: /admin\r\nx-mesh-failure: no_route\r\nX_Forwarded_For: 1.1.1.1\r\nx_mesh_peer: a\r\nProxy-Connection: close\r\nBar:  2 \r\n\r\n";
+                    X-Envoy-Original-Path: /admin\r\nx-mesh-failure: no_route\r\nX_Forwarded_For: 1.1.1.1\r\nx_mesh_peer: a\r\nX-Forwarded-Client-Cert: By=a;URI=b\r\nx_forwarded_client_cert: x\r\nProxy-Connection: close\r\nBar:  2 \r\n\r\n";
         assert_eq!(rewritten(text, Edge::Outbound, None), "GET /to HTTP/1.1\r\nHost: b\r\nBar: 2\r\n\r\n");
     }
 

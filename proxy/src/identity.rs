@@ -1,11 +1,15 @@
-//! The proxy's own identity: asked of the CA at the start, and renewed for as long as the proxy runs.
+//! The proxy's own identity: asked of the CA at the start, and renewed for as long as the proxy runs. A proxy with a static
+//! configuration may have one in files.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use runtime::metrics::Metrics;
 use runtime::svid::client::{Dial, Pem};
 use runtime::svid::renew::{Renewal, Status};
-use runtime::svid::{self, KeyKind, Svids};
+use runtime::svid::{self, Bundle, Key, KeyKind, Svid, Svids};
+use runtime::tls::certificates;
 use runtime::{Tasks, svid::metrics};
 
 use crate::connect::dial;
@@ -20,12 +24,74 @@ pub struct Identity {
     pub status: Option<Status>,
 }
 
+/// An identity in PEM files, for a proxy that no CA serves: in tests and measurements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The certificate, and what is between it and the root.
+    pub certificate: PathBuf,
+    /// Its key (PKCS#8).
+    pub key: PathBuf,
+    /// The roots that are trusted.
+    pub roots: PathBuf,
+}
+
+/// Why an identity cannot be taken from files.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// One cannot be read.
+    #[error("{path} cannot be read")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error("the certificate {path} cannot be used")]
+    Certificate {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Files {
+    fn load(&self) -> Result<(Svid, Bundle), FilesError> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|source| FilesError::Read { path: path.clone(), source })
+        };
+        let (certificate, key, roots) = (read(&self.certificate)?, read(&self.key)?, read(&self.roots)?);
+        let make = || {
+            let svid = Svid::new(certificates(certificate.as_bytes())?, Key::from_pem(&key)?)?;
+            let bundle = Bundle::from_pem(&svid.id.trust_domain(), &[], roots.as_bytes())?;
+            Ok((svid, bundle))
+        };
+        make().map_err(|source| FilesError::Certificate { path: self.certificate.clone(), source })
+    }
+}
+
 impl Identity {
-    /// Begins to ask. A proxy with a static configuration has no CA, and no identity.
-    pub fn start(settings: &Settings, mark: Option<u32>, metrics: &Metrics, background: &Tasks) -> Self {
+    /// Begins to ask. A proxy with a static configuration has no CA, and no identity unless it is in files.
+    ///
+    /// # Errors
+    ///
+    /// When the files cannot be used.
+    pub fn start(
+        settings: &Settings,
+        mark: Option<u32>,
+        metrics: &Metrics,
+        background: &Tasks,
+    ) -> Result<Self, FilesError> {
         let (publisher, svids) = svid::channel();
         if let Role::Static(_) = settings.role {
-            return Identity { svids, status: None };
+            if let Some(files) = &settings.identity {
+                let (svid, bundle) = files.load()?;
+                publisher.publish(svid, bundle);
+            }
+            return Ok(Identity { svids, status: None });
         }
         let roots = match &settings.pilot.root {
             Root::Pem(pem) => Pem::Text(pem.clone()),
@@ -44,6 +110,6 @@ impl Identity {
         };
         metrics::register(metrics, svids.clone(), status.clone());
         background.spawn("identity", renewal.run(background.token().clone()));
-        Identity { svids, status: Some(status) }
+        Ok(Identity { svids, status: Some(status) })
     }
 }

@@ -127,7 +127,11 @@ fn explain(error: DaemonError) -> Failure {
             "docs/observability.md lists the operators; without MESH_ACCESS_LOG_FORMAT the default is used"
         }
         DaemonError::AccessLog { .. } => "set MESH_ACCESS_LOG to a file that can be written, or to off",
-        DaemonError::Static(_) | DaemonError::Probes(_) | DaemonError::WorkloadSocket(_) | DaemonError::Task(_) => {
+        DaemonError::Static(_)
+        | DaemonError::Probes(_)
+        | DaemonError::WorkloadSocket(_)
+        | DaemonError::Identity(_)
+        | DaemonError::Task(_) => {
             return Failure::new(error);
         }
     };

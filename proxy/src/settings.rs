@@ -17,6 +17,7 @@ use crate::access_log::Encoding;
 use crate::app_probe::AppProbes;
 use crate::data::H2;
 use crate::frames::FrameLimits;
+use crate::identity::Files;
 use crate::metrics::MAX_SERIES;
 use crate::trace_context::Tracing;
 use crate::workload_api;
@@ -65,6 +66,10 @@ pub struct Settings {
     pub access_log_format: AccessLogFormat,
     /// Whether a caller that is refused is told by which policy.
     pub explain_denials: bool,
+    /// The proxy's own identity in files, with a static configuration.
+    pub identity: Option<Files>,
+    /// What the application is told of callers' certificates.
+    pub client_cert: ClientCert,
     /// How traces begin and are told of.
     pub tracing: Tracing,
     /// Kinds of traffic that metrics count apart.
@@ -85,6 +90,28 @@ pub struct Settings {
     pub app_probes: AppProbes,
     /// Where the pod's identity is handed out.
     pub workload_api: workload_api::Settings,
+}
+
+/// What the application is told in `X-Forwarded-Client-Cert`. What a caller says in it is always taken away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientCert {
+    /// Nothing.
+    #[default]
+    Sanitize,
+    /// Who calls by mutual TLS, and whom.
+    SanitizeSet,
+}
+
+impl std::str::FromStr for ClientCert {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "sanitize" => Ok(ClientCert::Sanitize),
+            "sanitize-set" => Ok(ClientCert::SanitizeSet),
+            _ => Err("write sanitize or sanitize-set"),
+        }
+    }
 }
 
 /// What a line of the access log looks like, as it was asked for.
@@ -201,6 +228,10 @@ impl Settings {
             access_log: env.text_or("MESH_ACCESS_LOG", "/dev/stdout")?,
             access_log_format: AccessLogFormat::read(env)?,
             explain_denials: env.parse("MESH_EXPLAIN_DENIALS", "true or false")?.unwrap_or_default(),
+            identity: identity_files(&role, env)?,
+            client_cert: env
+                .parse("MESH_FORWARDED_CLIENT_CERT", "what applications are told of certificates")?
+                .unwrap_or_default(),
             tracing: Tracing {
                 rate: env.parse("MESH_TRACE_SAMPLING", "a share of requests")?.unwrap_or_default(),
                 formats: env.parse("MESH_TRACE_FORMATS", "a list of formats of trace headers")?.unwrap_or_default(),
@@ -217,6 +248,15 @@ impl Settings {
             role,
         })
     }
+}
+
+/// An identity in files: all three, or none.
+fn identity_files(role: &Role, env: &Env) -> Result<Option<Files>, SettingError> {
+    let Role::Static(_) = role else { return Ok(None) };
+    let Some(certificate) = env.text("MESH_SVID_CERTIFICATE")? else { return Ok(None) };
+    let key = env.required("MESH_SVID_KEY", "the key of MESH_SVID_CERTIFICATE (PKCS#8 in PEM)")?;
+    let roots = env.required("MESH_SVID_ROOTS", "the roots that are trusted (PEM)")?;
+    Ok(Some(Files { certificate: certificate.into(), key: key.into(), roots: roots.into() }))
 }
 
 /// Bounds of connections of HTTP/2.

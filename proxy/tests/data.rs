@@ -41,5 +41,7 @@ mod strictness;
 mod telemetry;
 #[path = "data/tls.rs"]
 mod tls;
+#[path = "data/tls_refusals.rs"]
+mod tls_refusals;
 #[path = "data/upgrades.rs"]
 mod upgrades;

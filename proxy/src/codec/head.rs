@@ -99,7 +99,7 @@ pub enum Kind {
     UserAgent,
     /// A part of a trace's context: `traceparent`, `tracestate`, B3.
     Trace(TraceField),
-    /// `X-Envoy-*` and `X-Mesh-*`: the mesh's own, never believed from outside.
+    /// `X-Envoy-*`, `X-Mesh-*` and `X-Forwarded-Client-Cert`: the mesh's own, never believed from outside.
     Internal,
 }
 
@@ -131,6 +131,8 @@ impl Kind {
             16 if is(b"proxy-connection") => Kind::Hop,
             17 if is(b"transfer-encoding") => Kind::TransferEncoding,
             17 if is(b"x-forwarded-proto") => Kind::ForwardedProto,
+            // Who calls is what a certificate proves, never what a header says.
+            23 if is(b"x-forwarded-client-cert") => Kind::Internal,
             _ if has_prefix(name, b"x-envoy-") || has_prefix(name, b"x-mesh-") => Kind::Internal,
             _ => TraceField::of(name).map_or(Kind::Other, Kind::Trace),
         }

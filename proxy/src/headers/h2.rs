@@ -159,6 +159,11 @@ pub(crate) fn rewrite_request(parts: &mut request::Parts, changes: &RequestChang
     {
         parts.headers.insert("x-request-id", id);
     }
+    if let Some(client_cert) = changes.client_cert
+        && let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(client_cert.to_string()))
+    {
+        parts.headers.insert("x-forwarded-client-cert", value);
+    }
     if let Some(trace) = changes.trace {
         write_trace(&mut parts.headers, trace);
     }

@@ -14,7 +14,7 @@ use crate::authorise::{self, Handover, Refusal};
 use crate::codec::{Kind, Malformed, Request, Version};
 use crate::failure::Failure;
 use crate::headers::h2::{SPOKEN, rewrite_request};
-use crate::headers::{Edge, RequestChanges, is_external, new_request_id, write_request};
+use crate::headers::{ClientCert, Edge, RequestChanges, is_external, new_request_id, write_request};
 use crate::upgrade::Switch;
 use crate::upstream;
 
@@ -187,6 +187,13 @@ impl Session<'_> {
         handover: Handover<'_>,
     ) -> Result<(), Malformed> {
         let id = self.new_request_id(&head);
+        let by = self.path.client_cert.then(|| self.path.tls.svids().latest()).flatten();
+        let client_cert = match (&by, &self.arrival.identity) {
+            (Some(by), Some(uri)) if self.edge == Edge::Inbound => {
+                Some(ClientCert { by: by.id.as_str(), uri: uri.as_str() })
+            }
+            _ => None,
+        };
         let changes = RequestChanges {
             path: path.as_bytes(),
             authority: authority.as_bytes(),
@@ -196,6 +203,7 @@ impl Session<'_> {
             trace: self.note.trace(),
             upgrade: self.switch.as_ref().and_then(Switch::protocol),
             handover,
+            client_cert,
         };
         self.outgoing.clear();
         self.fields = None;

@@ -1,33 +1,37 @@
 //! Mutual TLS between two data paths.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use mesh_proxy::access_log::{AccessLog, Encoding, Format};
 use mesh_proxy::{Edge, Settings};
+use tokio::io::AsyncWriteExt as _;
 
+use crate::http2::by_h2;
 use crate::mesh::mutual::{CALLER, Domain, Member, Mode, SERVER};
 use crate::mesh::{Mesh, Peer, Upstream, forward, get, ok, until};
+use crate::peers::{H2Client, H2Server, post};
 
 /// Two members with a sidecar each, between a client and an application.
-struct Pair {
-    caller: Member,
-    server: Member,
-    domain: Domain,
-    near: Mesh,
-    far: Mesh,
+pub struct Pair {
+    pub caller: Member,
+    pub server: Member,
+    pub domain: Domain,
+    pub near: Mesh,
+    pub far: Mesh,
     /// Where the client connects to: HTTP, and bytes.
-    http: SocketAddr,
-    bytes: SocketAddr,
+    pub http: SocketAddr,
+    pub bytes: SocketAddr,
     /// Where the far sidecar listens.
-    inbound: SocketAddr,
+    pub inbound: SocketAddr,
 }
 
 impl Pair {
-    async fn new(application: SocketAddr, mode: Mode) -> Self {
+    pub async fn new(application: SocketAddr, mode: Mode) -> Self {
         Pair::with(application, mode, false, Settings::default()).await
     }
 
-    async fn with(application: SocketAddr, mode: Mode, has_proxy: bool, far: Settings) -> Self {
+    pub async fn with(application: SocketAddr, mode: Mode, has_proxy: bool, far: Settings) -> Self {
         let domain = Domain::new();
         let (caller, server) = (domain.join(CALLER), domain.join(SERVER));
         let (near, far) = (caller.mesh(), server.mesh_with(far));
@@ -41,7 +45,7 @@ impl Pair {
         Pair { caller, server, domain, near, far, http, bytes, inbound }
     }
 
-    fn handshakes(&self, side: &str, result: &str) -> u64 {
+    pub fn handshakes(&self, side: &str, result: &str) -> u64 {
         let mesh = if side == "server" { &self.far } else { &self.near };
         count(&mesh.metrics(), &format!("mesh_tls_handshakes_total{{side=\"{side}\",result=\"{result}\"}}"))
     }
@@ -138,4 +142,230 @@ async fn pass(
         }
     }
     let _ = to.shutdown().await;
+}
+
+#[tokio::test]
+async fn many_requests_share_one_connection_by_tls() {
+    let upstream = Upstream::new().await;
+    let pair = Pair::with(upstream.address, Mode::Strict, true, Settings::default()).await;
+    upstream.serve(&pair.far.tasks, |request| ok(request.first.split(' ').nth(1).expect("a path")));
+    let asking = (0..20).map(|nth| async move {
+        let mut client = Peer::connect(pair.http).await;
+        for _ in 0..5 {
+            let path = format!("/{nth}");
+            assert_eq!(client.ask(get(&path)).await.text(), path);
+        }
+    });
+    futures_util::future::join_all(asking).await;
+    assert_eq!(pair.near.path.h2_upstreams(), 1);
+    assert_eq!((pair.handshakes("client", "full"), pair.handshakes("server", "full")), (1, 1));
+    let line = pair.near.metrics();
+    let line = line.lines().find(|line| line.starts_with("istio_requests_total{")).expect("it is counted");
+    assert!(line.contains(&format!("destination_principal=\"{SERVER}\"")), "{line}");
+}
+
+#[tokio::test]
+async fn calls_of_grpc_keep_their_trailers() {
+    let tasks = runtime::Tasks::new();
+    let application = H2Server::serve(&tasks, |request, mut respond| async move {
+        let body = crate::peers::drink(request.into_body()).await.expect("a body").0;
+        let head = http::Response::builder().header("content-type", "application/grpc").body(()).expect("a response");
+        let mut send = respond.send_response(head, false).expect("sends");
+        send.send_data(body.into(), false).expect("sends");
+        let status = http::HeaderMap::from_iter([(
+            http::HeaderName::from_static("grpc-status"),
+            http::HeaderValue::from_static("0"),
+        )]);
+        send.send_trailers(status).expect("sends");
+    })
+    .await;
+    let pair = Pair::with(application.address, Mode::Strict, true, Settings::default()).await;
+    pair.far.cluster_with("app", &[application.address], by_h2);
+    pair.near.by_tls_with("reviews", pair.inbound, &[SERVER], true, by_h2);
+    let client = H2Client::connect(pair.http, &pair.near.tasks).await;
+    let mut request = post("/Greeter/Hello");
+    request.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    let answer = client.try_ask(request, b"\0\0\0\0\x01x", None).await.expect("an answer");
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"\0\0\0\0\x01x"[..]));
+    assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
+    assert_eq!(pair.handshakes("server", "full"), 1);
+    tasks.token().cancel();
+}
+
+#[tokio::test]
+async fn each_side_of_an_opaque_connection_ends_by_itself() {
+    let upstream = Upstream::new().await;
+    let pair = Pair::new(upstream.address, Mode::Strict).await;
+    let mut client = Peer::connect(pair.bytes).await;
+    client.send("all that I say").await;
+    client.stream.shutdown().await.expect("shuts down");
+    let mut server = upstream.accept().await;
+    assert_eq!(server.rest().await, (b"all that I say".to_vec(), true));
+    let long: Vec<u8> = (0..3_000_000u32).map(|nth| nth.to_le_bytes()[1]).collect();
+    let (sent, received) = tokio::join!(
+        async {
+            server.send(&long).await;
+            server.stream.shutdown().await
+        },
+        client.rest()
+    );
+    sent.expect("shuts down");
+    assert!(received == (long, true), "what comes after the end of the other side comes whole");
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_heard() {
+    let upstream = Upstream::new().await;
+    let pair = Pair::new(upstream.address, Mode::Strict).await;
+    let mut client = Peer::connect(pair.bytes).await;
+    let mut server = upstream.accept().await;
+    server.send("220 hello\r\n").await;
+    assert_eq!(client.exactly(11).await, b"220 hello\r\n");
+    client.send("EHLO x\r\n").await;
+    assert_eq!(server.exactly(8).await, b"EHLO x\r\n");
+}
+
+#[tokio::test]
+async fn a_reset_stays_a_reset() {
+    let upstream = Upstream::new().await;
+    let pair = Pair::new(upstream.address, Mode::Strict).await;
+    let mut client = Peer::connect(pair.bytes).await;
+    client.send("x").await;
+    let mut server = upstream.accept().await;
+    assert_eq!(server.exactly(1).await, b"x");
+    server.send("half of it").await;
+    assert_eq!(client.exactly(10).await, b"half of it");
+    socket2::SockRef::from(&server.stream).set_linger(Some(Duration::ZERO)).expect("a socket");
+    drop(server);
+    assert_eq!(client.rest().await, (Vec::new(), false));
+}
+
+#[tokio::test]
+async fn a_permissive_port_takes_both_and_a_strict_one_tls_alone() {
+    let upstream = Upstream::new().await;
+    let pair = Pair::new(upstream.address, Mode::Permissive).await;
+    upstream.serve(&pair.far.tasks, |_| ok("hello"));
+    let mut plain = Peer::connect(pair.inbound).await;
+    assert_eq!(plain.ask(get("/")).await.text(), "hello");
+    assert_eq!(Peer::connect(pair.http).await.ask(get("/")).await.text(), "hello");
+    let metrics = pair.far.metrics();
+    for policy in ["none", "mutual_tls"] {
+        let label = format!("connection_security_policy=\"{policy}\"");
+        let line = metrics.lines().find(|line| line.starts_with("istio_requests_total{") && line.contains(&label));
+        assert!(line.is_some_and(|line| line.ends_with(" 1")), "{label}: {metrics}");
+    }
+    pair.far.set_mode("inbound", pair.inbound, Mode::Strict, "in", "app");
+    let refused = Peer::connect(pair.inbound).await.try_ask(get("/")).await;
+    assert!(refused.is_none(), "clear text is answered: {refused:?}");
+    assert_eq!(Peer::connect(pair.http).await.ask(get("/")).await.text(), "hello");
+}
+
+#[tokio::test]
+async fn a_connection_is_not_used_again_when_another_server_is_wanted() {
+    let upstream = Upstream::new().await;
+    let pair = Pair::new(upstream.address, Mode::Strict).await;
+    upstream.serve(&pair.far.tasks, |_| ok("hello"));
+    let mut client = Peer::connect(pair.http).await;
+    assert_eq!(client.ask(get("/")).await.status(), 200);
+    assert_eq!(pair.near.path.idle_upstreams(), 1);
+    pair.near.by_tls("reviews", pair.inbound, &["spiffe://cluster.local/ns/shop/sa/other"], false);
+    let refused = client.ask(get("/")).await;
+    assert_eq!((refused.status(), refused.header("x-mesh-failure")), (503, Some("tls_not_expected")));
+    // The same words as before are the same way as before.
+    pair.near.by_tls("reviews", pair.inbound, &[SERVER], false);
+    assert_eq!(client.ask(get("/")).await.status(), 200);
+    assert_eq!(pair.handshakes("client", "full"), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_has_closed_is_not_used_again() {
+    let upstream = Upstream::new().await;
+    let far = Settings { idle_timeout: Duration::from_millis(20), ..Settings::default() };
+    let pair = Pair::with(upstream.address, Mode::Strict, false, far).await;
+    upstream.serve(&pair.far.tasks, |_| ok("hello"));
+    let mut client = Peer::connect(pair.http).await;
+    // A request that cannot be sent twice: nothing hides that a connection was gone.
+    let post = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\nx";
+    for _ in 0..3 {
+        assert_eq!(client.ask(post).await.status(), 200);
+        until("the far side has closed", || pair.far.connections() == 0).await;
+    }
+    assert_eq!(pair.handshakes("server", "full") + pair.handshakes("server", "resumed"), 3);
+}
+
+/// Opens an opaque connection, and closes it when a byte has gone both ways.
+async fn touch(pair: &Pair, upstream: &Upstream) -> bool {
+    let mut client = Peer::connect(pair.bytes).await;
+    client.stream.write_all(b"x").await.expect("sends");
+    let serving = async {
+        let mut server = upstream.accept().await;
+        assert_eq!(server.exactly(1).await, b"x");
+        server.send("y").await;
+        server.stream.shutdown().await.expect("shuts down");
+        server
+    };
+    let ending = client.rest();
+    tokio::pin!(serving, ending);
+    tokio::select! {
+        _server = &mut serving => ending.await.0 == b"y",
+        // Refused before the application has seen anything.
+        (bytes, _) = &mut ending => bytes == b"y",
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_between_the_same_certificates_alone() {
+    let upstream = Upstream::new().await;
+    let pair = Pair::new(upstream.address, Mode::Strict).await;
+    let seen = || (pair.handshakes("client", "full"), pair.handshakes("client", "resumed"));
+    assert!(touch(&pair, &upstream).await);
+    assert!(touch(&pair, &upstream).await);
+    assert_eq!(seen(), (1, 1), "the second connection builds on the first");
+    assert!(touch(&pair, &upstream).await);
+    assert_eq!(seen(), (1, 2));
+    pair.domain.renew(&pair.server);
+    assert!(touch(&pair, &upstream).await);
+    assert_eq!(seen(), (2, 2), "the server has another certificate");
+    pair.domain.renew(&pair.caller);
+    assert!(touch(&pair, &upstream).await);
+    assert_eq!(seen(), (3, 2), "the caller has another certificate");
+    assert!(touch(&pair, &upstream).await);
+    assert_eq!(seen(), (3, 3));
+    assert_eq!(pair.handshakes("server", "resumed"), 3);
+}
+
+#[tokio::test]
+async fn a_session_is_not_resumed_with_a_peer_whose_root_is_gone() {
+    for is_caller in [true, false] {
+        let upstream = Upstream::new().await;
+        let pair = Pair::new(upstream.address, Mode::Strict).await;
+        assert!(touch(&pair, &upstream).await);
+        // The one keeps its certificate, and trusts another root than that of the other.
+        let (member, side) = if is_caller { (&pair.caller, "client") } else { (&pair.server, "server") };
+        let other = Domain::new().root.bundle(&member.id).expect("a bundle");
+        member.publisher.publish_bundle(other);
+        assert!(!touch(&pair, &upstream).await, "{side}");
+        assert_eq!(pair.handshakes(side, "tls_unknown_root"), 1, "{side}");
+        assert_eq!(pair.handshakes(side, "resumed"), 0, "{side}");
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_under_load_and_nothing_is_lost() {
+    let upstream = Upstream::new().await;
+    let pair = Pair::with(upstream.address, Mode::Strict, true, Settings::default()).await;
+    upstream.serve(&pair.far.tasks, |_| ok("hello"));
+    let mut client = Peer::connect(pair.http).await;
+    for nth in 0..60 {
+        if nth % 5 == 0 {
+            pair.domain.renew(&pair.caller);
+            pair.domain.renew(&pair.server);
+            // New connections have the new certificates, old ones go on.
+            pair.near.by_tls("reviews", pair.inbound, &[SERVER], nth % 10 == 0);
+        }
+        let answer = client.ask(get("/")).await;
+        assert_eq!((answer.status(), answer.text()), (200, "hello"), "request {nth}");
+    }
+    let line = pair.near.metrics();
+    assert!(!line.contains("result=\"tls_"), "{line}");
 }

@@ -36,6 +36,15 @@ impl Key {
         Ok(Key { pair: KeyPair::generate_for(algorithm)? })
     }
 
+    /// Reads one (PKCS#8 in PEM), for who has no CA to make a certificate for a key of its own.
+    ///
+    /// # Errors
+    ///
+    /// When it is none of the kinds that there are.
+    pub fn from_pem(pem: &str) -> Result<Self, rcgen::Error> {
+        Ok(Key { pair: KeyPair::from_pem(pem)? })
+    }
+
     /// A certificate signing request (PEM) that asks for `id`.
     ///
     /// # Errors
