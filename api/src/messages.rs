@@ -36,8 +36,67 @@ pub struct ProxyStatus {
     /// Its identity, as far as it has one and tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub svid: Option<SvidStatus>,
+    /// How much of its traffic is by mutual TLS, as far as it tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficStatus>,
     /// State per resource type, in the order LDS, RDS, CDS, EDS.
     pub types: Vec<TypeStatus>,
+}
+
+/// Requests and opaque connections between workloads that a proxy has seen, on both its sides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficStatus {
+    /// Those by mutual TLS.
+    pub mutual_tls: u64,
+    /// Those in clear text.
+    pub clear_text: u64,
+}
+
+impl TrafficStatus {
+    /// The share by mutual TLS in whole percent, rounded down so that 100 is all; `None` without traffic.
+    ///
+    /// # Examples
+    /// ```
+    /// use api::messages::TrafficStatus;
+    /// let of = |mutual_tls, clear_text| TrafficStatus { mutual_tls, clear_text }.percent();
+    /// assert_eq!((of(0, 0), of(999, 1), of(7, 0)), (None, Some(99), Some(100)));
+    /// ```
+    #[must_use]
+    pub fn percent(&self) -> Option<u64> {
+        let all = u128::from(self.mutual_tls) + u128::from(self.clear_text);
+        (u128::from(self.mutual_tls) * 100).checked_div(all).and_then(|percent| u64::try_from(percent).ok())
+    }
+}
+
+/// Answer of a proxy's `GET /clear_text_callers`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClearTextCallers {
+    /// Who has connected in clear text since the proxy started.
+    pub callers: Vec<ClearTextCaller>,
+    /// Connections of callers that there was no room for.
+    pub others: u64,
+}
+
+/// Somebody who connects in clear text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClearTextCaller {
+    /// The address.
+    pub address: String,
+    /// The workload at that address, if the mesh knows one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub workload: String,
+    /// Its namespace.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// The port of the workload that is called.
+    pub port: u16,
+    /// How many connections there were.
+    pub connections: u64,
+    /// When the last of them came, RFC 3339.
+    pub last_seen: String,
 }
 
 /// A proxy's identity as it tells Pilot.
@@ -75,6 +134,10 @@ pub mod node_metadata {
     pub const SVID_ISSUER: &str = "MESH_SVID_ISSUER";
     /// Type of a response without resources by which Pilot has a proxy renew its identity, and with it what it trusts.
     pub const RENEW: &str = "type.googleapis.com/meshctl.RenewIdentity";
+    /// Requests and connections by mutual TLS so far.
+    pub const TRAFFIC_MUTUAL_TLS: &str = "MESH_TRAFFIC_MUTUAL_TLS";
+    /// Requests and connections in clear text so far.
+    pub const TRAFFIC_CLEAR_TEXT: &str = "MESH_TRAFFIC_CLEAR_TEXT";
     /// How the proxy takes part in the mesh's mutual TLS: [`TLS_OWN`] or [`TLS_SDS`]; not there, not at all.
     pub const TLS: &str = "MESH_TLS";
     /// With its own identity, offering by ALPN what is spoken on each connection.

@@ -97,7 +97,13 @@ impl Registry {
         let origin = Origin { resource_version: metadata.resource_version, location: location.clone() };
         self.problems.remove(&id);
         let taken = match resource {
-            Resource::Service => Service::deserialize(object).map(|service| self.take_service(&id.key, Some(service))),
+            Resource::Service => Service::deserialize(object).map(|service| {
+                let wrong = endpoints::wrong_annotations(&service, location.as_ref());
+                if !wrong.is_empty() {
+                    self.problems.insert(id.clone(), wrong);
+                }
+                self.take_service(&id.key, Some(service));
+            }),
             Resource::EndpointSlice => {
                 EndpointSlice::deserialize(object).map(|slice| self.take_slice(&id.key, Some(slice)))
             }

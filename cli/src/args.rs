@@ -143,6 +143,17 @@ pub enum DryRun {
     Server,
 }
 
+/// What `--dry-run` can be where objects are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Trial {
+    /// Nothing is sent
+    Client,
+    /// The server checks it and changes nothing
+    Server,
+    /// Of authentication policies: whom they would cut off, by what proxies have seen
+    Traffic,
+}
+
 /// Reads a duration: `3s`, `500ms`, `1m30s`.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod authentication_policy;
 pub mod authz;
 pub mod ca;
 pub mod completion;
@@ -17,6 +18,7 @@ pub mod proxy_config;
 pub mod proxy_status;
 pub mod route_rule;
 pub mod target;
+pub mod traffic;
 pub mod validate;
 pub mod version;
 pub mod wait;

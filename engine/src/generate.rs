@@ -27,7 +27,7 @@ use bytes::Bytes;
 
 use crate::proto::{Kind, protobuf};
 
-pub use access::{Applied, Said, authentication};
+pub use access::{Applied, Said, authentication, mtls_at};
 pub use affected::{Affected, affected};
 pub use bootstrap::{Bootstrap, envoy_bootstrap};
 pub use clusters::{cluster, cluster_names, cluster_names_of, clusters};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::model::Mesh;
+use api::model::{Mesh, MtlsMode};
 use api::names::pilot_port;
 use clap::Parser;
 use install::Images;
@@ -83,6 +83,10 @@ impl Settings {
             mesh: Mesh {
                 domain: env.text_or("MESH_DOMAIN", api::names::DEFAULT_DOMAIN)?,
                 trust_domain: env.text_or("MESH_TRUST_DOMAIN", api::names::DEFAULT_TRUST_DOMAIN)?,
+                trust_domain_aliases: aliases(&env.text_or("MESH_TRUST_DOMAIN_ALIASES", "")?),
+                mtls: env
+                    .parse("MESH_AUTH_POLICY", "MUTUAL_TLS or NONE")?
+                    .map_or(Mesh::default().mtls, |Classic(mode)| mode),
                 ..Mesh::default()
             },
             images: Images {
@@ -110,6 +114,22 @@ impl Settings {
     }
 }
 
+/// Names between commas.
+fn aliases(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// A mode by its classic word.
+struct Classic(MtlsMode);
+
+impl std::str::FromStr for Classic {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        MtlsMode::of_classic(text).map(Classic).ok_or("there are these two")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,10 +137,17 @@ mod tests {
     #[test]
     fn the_environment_says_what_is_different_from_the_defaults() {
         let flags = Flags::parse_from(["mesh-pilot", "--listen", "127.0.0.1"]);
-        let env = Env::of([("MESH_DOMAIN", "example.internal"), ("MESH_PROXY_IMAGE", "r/p:1")]);
+        let env = Env::of([
+            ("MESH_DOMAIN", "example.internal"),
+            ("MESH_PROXY_IMAGE", "r/p:1"),
+            ("MESH_TRUST_DOMAIN_ALIASES", "old.local, older.local"),
+            ("MESH_AUTH_POLICY", "MUTUAL_TLS"),
+        ]);
         let settings = Settings::read(flags, &env).expect("makes sense");
         assert_eq!(settings.mesh.domain, "example.internal");
         assert_eq!(settings.mesh.trust_domain, "cluster.local");
+        assert_eq!(settings.mesh.trust_domains().collect::<Vec<_>>(), ["cluster.local", "old.local", "older.local"]);
+        assert_eq!(settings.mesh.mtls, MtlsMode::Strict);
         assert_eq!(settings.images.proxy, "r/p:1");
         assert_eq!(settings.listen.xds, "127.0.0.1:15012".parse().expect("an address"));
         assert_eq!(settings.certificates, PathBuf::from("/etc/mesh/pilot"));

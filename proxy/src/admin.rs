@@ -63,6 +63,7 @@ pub fn router(admin: &Arc<Admin>, quit: Router) -> Router {
         .route("/clusters", get(clusters))
         .route("/listeners", get(listeners))
         .route("/certs", get(certs))
+        .route("/clear_text_callers", get(clear_text_callers))
         .route("/stats", get(stats))
         .route("/server_info", get(server_info))
         .route("/drain", post(drain))
@@ -79,6 +80,7 @@ GET  /config_dump      all resources in force, and those that were refused
 GET  /clusters         clusters with the state of their endpoints
 GET  /listeners        listeners and the addresses that they have bound
 GET  /certs            the certificate and the roots in force, and how renewals go
+GET  /clear_text_callers  who has connected in clear text, to which port and how often
 GET  /stats            metrics, as on the metrics port
 GET  /server_info      version, role, configuration and connection to Pilot
 GET  /ready            200 when traffic may come, else 503 and the reason
@@ -108,6 +110,11 @@ async fn listeners(State(admin): State<Arc<Admin>>) -> Json<Value> {
 
 async fn certs(State(admin): State<Arc<Admin>>) -> Json<runtime::svid::report::Report> {
     Json(runtime::svid::report::Report::of(&admin.identity.svids, admin.identity.status.as_ref()))
+}
+
+async fn clear_text_callers(State(admin): State<Arc<Admin>>) -> Json<api::messages::ClearTextCallers> {
+    let metrics = admin.path.metrics();
+    Json(metrics.clear_text.callers(&metrics.peers))
 }
 
 async fn stats(State(admin): State<Arc<Admin>>) -> String {

@@ -129,7 +129,8 @@ impl Daemon {
         hand_out(&settings, &identity, &metrics, &background)?;
         let mut sockets =
             Sockets::new(snapshots.clone(), Arc::clone(&path), settings.role.clone(), connections.clone());
-        let pilot = follow((&settings, mark, &identity), &mut sockets, (&snapshots, &metrics, &background))?;
+        let pilot =
+            follow((&settings, mark, &identity), &mut sockets, (&snapshots, (&metrics, path.metrics()), &background))?;
         let readiness = Readiness {
             snapshots: snapshots.clone(),
             sockets: sockets.state(),
@@ -326,7 +327,7 @@ fn access_log(path: &str, format: Format) -> Result<Option<AccessLog>, DaemonErr
 fn follow(
     (settings, mark, identity): (&Settings, Option<u32>, &identity::Identity),
     sockets: &mut Sockets,
-    (snapshots, metrics, background): (&Snapshots, &Metrics, &Tasks),
+    (snapshots, (metrics, traffic), background): (&Snapshots, (&Metrics, &Arc<path_metrics::Metrics>), &Tasks),
 ) -> Result<Option<xds::Status>, DaemonError> {
     if let Role::Static(path) = &settings.role {
         static_config::load(path, snapshots)?;
@@ -350,6 +351,7 @@ fn follow(
         mark,
         node: xds::node(settings),
         identity: identity.clone(),
+        metrics: Arc::clone(traffic),
         snapshots: snapshots.clone(),
         status: status.clone(),
     };

@@ -373,6 +373,7 @@ impl DataPath {
             local: canonical(local),
             destination,
             source: self.metrics.peers.at(peer.ip()),
+            own: None,
             identity: None,
             principal: Principal::default(),
         })

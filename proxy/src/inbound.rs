@@ -1,6 +1,7 @@
 //! Connections from the mesh to the application beside the proxy.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use engine::tables::{Filter, Listener};
 use tokio::net::TcpStream;
@@ -11,6 +12,7 @@ use crate::detect::inspect;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::http::{self, Chosen};
+use crate::origdst::canonical;
 use crate::tcp;
 
 /// Serves one inbound connection, from its original destination to its report.
@@ -33,6 +35,9 @@ pub(crate) async fn serve(path: &DataPath, listener: &Arc<Listener>, socket: Tcp
     let Some(chain) = found.chain(listener, port) else {
         return path.refuse(EDGE, &arrival, Failure::NoRoute("no filter chain is for this connection"));
     };
+    if chain.tls.is_none() {
+        path.metrics.clear_text.count(canonical(arrival.peer).ip(), arrival.source, port, SystemTime::now());
+    }
     if let Err(failure) = path.tls.end(chain, &mut conn, &mut arrival).await {
         return path.refuse(EDGE, &arrival, failure);
     }

@@ -1,6 +1,7 @@
 //! The `istio_requests_total` family: counters per kind of traffic, found once and then only added to.
 
 mod bounded;
+mod clear_text;
 mod clusters;
 mod detections;
 mod encode;
@@ -10,6 +11,7 @@ pub(crate) mod limits;
 mod listeners;
 mod path;
 mod series;
+mod share;
 mod upgrades;
 
 use std::cell::RefCell;
@@ -24,6 +26,7 @@ use foldhash::fast::FixedState;
 use runtime::svid::{self, Svids};
 
 use self::bounded::{Bounded, Room};
+pub use self::clear_text::ClearText;
 pub use self::labels::Identity;
 use self::labels::Proved;
 pub use self::listeners::{Accepted, Listeners};
@@ -54,6 +57,8 @@ pub struct Metrics {
     svids: Svids,
     /// How TLS handshakes went.
     pub(crate) handshakes: handshakes::Handshakes,
+    /// Who connects in clear text.
+    pub clear_text: ClearText,
     /// What listeners accept.
     pub listeners: Listeners,
     http: Bounded<HttpSeries>,
@@ -139,6 +144,7 @@ impl Metrics {
             principals: Principals::default(),
             svids,
             handshakes: handshakes::Handshakes::default(),
+            clear_text: ClearText::default(),
             listeners: Listeners::default(),
             http: Bounded::default(),
             tcp: Bounded::default(),

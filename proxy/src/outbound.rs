@@ -11,6 +11,7 @@ use crate::detect::inspect;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::http::{self, Chosen};
+use crate::origdst::canonical;
 use crate::tcp;
 
 /// Serves one outbound connection, from its original destination to its report.
@@ -25,6 +26,7 @@ pub(crate) async fn serve(
     socket: TcpStream,
 ) -> Result<(), Failure> {
     let mut arrival = path.arrival(&socket, accepted)?;
+    arrival.own = (edge == Edge::Outbound).then(|| canonical(arrival.peer).ip());
     let tables = path.tables.load_full();
     let listener = tables.hand_over(accepted, arrival.destination);
     let port = arrival.destination.port();

@@ -1,7 +1,7 @@
 //! Which endpoint gets a request or connection, and the connection to it.
 
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub(crate) struct Arrival {
     pub(crate) destination: SocketAddr,
     /// The workload that made it, if it is inbound and known.
     pub(crate) source: PeerId,
+    /// The pod's own address, if the application beside the proxy made it.
+    pub(crate) own: Option<IpAddr>,
     /// Who has proved by TLS to have made it.
     pub(crate) identity: Option<Arc<SpiffeId>>,
     /// The same for counters.
@@ -72,9 +74,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// An endpoint of the cluster.
-    pub(crate) fn at(cluster: &Cluster, endpoint: &Arc<Endpoint>) -> Self {
-        let tls = cluster.spec.tls_for(endpoint).cloned();
+    /// An endpoint of the cluster, for a connection that came in so.
+    ///
+    /// What an application sends to itself never leaves the pod, and passes no proxy that could end TLS.
+    pub(crate) fn at(cluster: &Cluster, endpoint: &Arc<Endpoint>, arrival: &Arrival) -> Self {
+        let is_own = arrival.own == Some(endpoint.address.ip());
+        let tls = cluster.spec.tls_for(endpoint).filter(|_| !is_own).cloned();
         Target { way: Way { address: endpoint.address, tls }, endpoint: Some(Arc::clone(endpoint)) }
     }
 }
@@ -100,7 +105,7 @@ pub(crate) fn pick(
     let endpoints = cluster.endpoints.as_deref().ok_or(Failure::NoEndpoints)?;
     let endpoint =
         balance::pick_other(endpoints, cluster.spec.lb, tried, now, &mut dice).ok_or(Failure::NoEndpoints)?;
-    Ok(Target::at(cluster, endpoint))
+    Ok(Target::at(cluster, endpoint, arrival))
 }
 
 /// The dice that the engine is given.

@@ -6,6 +6,7 @@ mod introduction;
 mod session;
 mod status;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::Kind;
@@ -23,6 +24,7 @@ use self::backoff::Backoff;
 use self::connection::Connection;
 use self::session::{Outcome, Session};
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::settings::{Pilot, Settings};
 use crate::snapshot::Snapshots;
 
@@ -31,6 +33,8 @@ use crate::snapshot::Snapshots;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the first stream waits for an identity to show.
 const FIRST_IDENTITY: Duration = Duration::from_millis(500);
+/// How often Pilot is told of traffic, if there was any.
+const TRAFFIC: Duration = Duration::from_secs(10);
 /// How long a stream on which Pilot says nothing must last before it counts as served.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -44,6 +48,8 @@ pub struct Client {
     pub node: Node,
     /// What proves it, once the CA has vouched for it.
     pub identity: Identity,
+    /// What there is of traffic.
+    pub metrics: Arc<Metrics>,
     /// Where resources go.
     pub snapshots: Snapshots,
     /// How it goes.
@@ -79,7 +85,8 @@ impl Client {
         let svids = &self.identity.svids;
         let mut renewals = svids.changes();
         renewals.mark_unchanged();
-        let node = introduction::node(&self.node, svids);
+        let mut told = self.metrics.traffic();
+        let node = introduction::node(&self.node, svids, told);
         let (mut session, first) = Session::open(node, self.snapshots.clone());
         let mut connection = match connection::open((&self.pilot, self.mark), svids, first).await {
             Ok(connection) => connection,
@@ -87,6 +94,8 @@ impl Client {
         };
         let mut settles_at = Some(Instant::now() + SETTLED);
         let mut waiting_until = None;
+        let mut tell_traffic = tokio::time::interval(TRAFFIC);
+        tell_traffic.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if self.snapshots.missing().is_empty() {
                 waiting_until = None;
@@ -102,7 +111,14 @@ impl Client {
                     Ok(None) => return connection::refused(&self.pilot, &tonic::Status::ok("it has closed the stream")),
                     Err(status) => return connection::refused(&self.pilot, &status),
                 },
-                Ok(()) = renewals.changed() => vec![introduction::again(&self.node, svids)],
+                Ok(()) = renewals.changed() => vec![introduction::again(&self.node, svids, told)],
+                _ = tell_traffic.tick() => {
+                    let now = self.metrics.traffic();
+                    if now == std::mem::replace(&mut told, now) {
+                        continue;
+                    }
+                    vec![introduction::again(&self.node, svids, now)]
+                }
                 () = until(settles_at) => {
                     self.settle(&mut settles_at, backoff);
                     continue;

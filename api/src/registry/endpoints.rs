@@ -11,6 +11,7 @@ use crate::model::{
     self, Accounts, Endpoint, Health, Host, Key, Labels, MtlsMode, Port, Protocol, Resolution, Workload,
 };
 use crate::names::{CLASSIC_AUTH, PROXY_CONTAINER, STATUS, STATUS_MUTUAL_TLS};
+use crate::problem::{Location, Problem};
 
 /// The label of a slice that names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -238,6 +239,36 @@ fn takes_tls(pod: &Pod) -> bool {
 fn annotated(service: &Service, port: u16) -> Option<MtlsMode> {
     let value = service.metadata.annotations.get(&format!("{CLASSIC_AUTH}{port}"))?;
     MtlsMode::of_classic(value)
+}
+
+/// Annotations about mutual TLS that say nothing: of another value, or of a port that the Service does not have.
+pub(super) fn wrong_annotations(service: &Service, location: Option<&Location>) -> Vec<Problem> {
+    let about =
+        service.metadata.annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(CLASSIC_AUTH)?, value)));
+    let wrong = about.filter_map(|(port, value)| {
+        if MtlsMode::of_classic(value).is_none() {
+            return Some((
+                format!("annotation {CLASSIC_AUTH}{port} is `{value}`, which says nothing"),
+                "write MUTUAL_TLS or NONE",
+            ));
+        }
+        let has_port = service.spec.ports.iter().any(|known| known.port.to_string() == port);
+        (!has_port).then(|| {
+            (
+                format!("annotation {CLASSIC_AUTH}{port} is about a port that the Service does not have"),
+                "write the number of a port of the Service",
+            )
+        })
+    });
+    let key = service.metadata.key();
+    let problems = wrong.map(|(message, hint)| {
+        let problem = Problem::warning(message).in_object(format!("Service {key}")).with_hint(hint);
+        match location {
+            Some(location) => problem.at(location.clone()),
+            None => problem,
+        }
+    });
+    problems.collect()
 }
 
 fn workload(pod: &Pod) -> Workload {

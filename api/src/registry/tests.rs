@@ -283,3 +283,53 @@ fn an_object_that_cannot_be_read_is_a_problem_of_its_own() {
     assert_eq!(registry.apply(Resource::Service, &service("ratings")), []);
     assert_eq!(registry.problems().count(), 0);
 }
+
+#[test]
+fn a_service_is_run_by_the_accounts_of_its_pods_ready_or_not() {
+    let mut registry = reviews();
+    let accounts = |registry: &Registry| -> Vec<String> {
+        let accounts = registry.model().accounts_of(&host("reviews"));
+        accounts.into_iter().flat_map(|accounts| accounts.iter()).map(ToString::to_string).collect()
+    };
+    assert_eq!(accounts(&registry), ["default/reviews"]);
+    let mut other = pod("r2", "10.244.0.3", "reviews", "v2");
+    other["spec"]["serviceAccountName"] = json!("other");
+    registry.apply(Resource::Pod, &other);
+    let unready = slice("reviews-1", "reviews", &[("r1", "10.244.0.2", true), ("r2", "10.244.0.3", false)]);
+    registry.apply(Resource::EndpointSlice, &unready);
+    assert_eq!(registry.model().endpoints[&host("reviews")].len(), 1);
+    assert_eq!(accounts(&registry), ["default/other", "default/reviews"]);
+    registry.remove(Resource::Service, &key("reviews"));
+    assert_eq!(accounts(&registry), Vec::<String>::new());
+}
+
+#[test]
+fn a_sidecar_takes_mutual_tls_if_injection_says_so() {
+    let mut registry = reviews();
+    let takes = |registry: &Registry| registry.model().endpoints[&host("reviews")][0].workload.takes_tls;
+    assert!(!takes(&registry), "an older one");
+    let mut injected = pod("r1", "10.244.0.2", "reviews", "v1");
+    injected["metadata"]["annotations"] = json!({ "sidecar.meshctl.io/status": "{\"mutualTls\":true}" });
+    registry.apply(Resource::Pod, &injected);
+    assert!(takes(&registry));
+}
+
+#[test]
+fn the_classic_annotation_is_about_a_port_and_wrong_ones_are_told() {
+    let mut registry = reviews();
+    let mut annotated = service("reviews");
+    annotated["metadata"]["annotations"] = json!({
+        "auth.istio.io/9080": "NONE", "auth.istio.io/1": "MUTUAL_TLS", "auth.istio.io/53": "yes",
+    });
+    let told: Vec<String> = registry.apply(Resource::Service, &annotated).iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().any(|it| it.contains("auth.istio.io/53 is `yes`, which says nothing")), "{told:?}");
+    assert!(
+        told.iter().any(|it| it.contains("auth.istio.io/1 is about a port that the Service does not have")),
+        "{told:?}"
+    );
+    let mode = |registry: &Registry| registry.model().services[&host("reviews")].ports[0].mtls;
+    assert_eq!(mode(&registry), Some(crate::model::MtlsMode::Disable));
+    registry.apply(Resource::Service, &service("reviews"));
+    assert_eq!(mode(&registry), None);
+}

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::authentication_policy::AuthenticationPolicyArgs;
 use super::route_rule::RouteRuleArgs;
 use super::write::{self, Verb, WriteArgs};
 use crate::App;
@@ -14,6 +15,8 @@ Examples:
   # Send a tenth of the requests to v3, and wait until every proxy does so
   meshctl create route-rule reviews-canary --destination reviews \\
       --route version=v1:90 --route version=v3:10 --precedence 2 --wait
+  # Workloads of namespace default take connections from workloads alone that prove who they are: whom would that cut off?
+  meshctl create authentication-policy default --mode strict --dry-run=traffic
   # From standard input
   cat rules.yaml | meshctl create -f -";
 
@@ -33,6 +36,9 @@ enum CreateKind {
     /// Makes a route rule from flags; on a terminal it asks for what is missing
     #[command(aliases = ["routerule", "rr"])]
     RouteRule(Box<RouteRuleArgs>),
+    /// Makes an authentication policy from flags: whether workloads must prove who they are
+    #[command(aliases = ["authenticationpolicy"])]
+    AuthenticationPolicy(Box<AuthenticationPolicyArgs>),
 }
 
 /// Runs `create`.
@@ -42,6 +48,7 @@ enum CreateKind {
 pub fn run(app: &App, args: CreateArgs) -> Result<(), Error> {
     match args.kind {
         Some(CreateKind::RouteRule(args)) => super::route_rule::run(app, *args),
+        Some(CreateKind::AuthenticationPolicy(args)) => super::authentication_policy::run(app, &args),
         None => write::files(app, Verb::Create, &args.write),
     }
 }

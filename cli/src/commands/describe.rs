@@ -3,7 +3,7 @@
 //! Services, endpoints, rules and their order come from [`api::registry`], by which Pilot makes its model too; what
 //! proxies have applied is asked of Pilot. When Pilot is away that part is left out and said.
 
-mod live;
+pub(super) mod live;
 mod object;
 mod pod;
 mod problems;

@@ -13,7 +13,7 @@ use self::file::Draft;
 use super::target::Target;
 use super::write::{self, Done, WriteOptions, done_line, written};
 use crate::App;
-use crate::args::{DryRun, duration};
+use crate::args::{Trial, duration};
 use crate::cluster::Cluster;
 use crate::columns::without_noise;
 use crate::discovery::Kinds;
@@ -60,8 +60,12 @@ pub struct EditArgs {
 pub fn run(app: &App, args: &EditArgs) -> Result<(), Error> {
     let editor = app.settings.editor()?;
     app.block_on(async {
+        if args.options.dry_run == Some(Trial::Traffic) {
+            return Err(Error::usage("--dry-run=traffic is not for `edit`")
+                .hint("write the object to a file, and give it to `meshctl apply -f FILE --dry-run=traffic`"));
+        }
         let cluster = match args.options.dry_run {
-            Some(DryRun::Client) => app.cluster().await?,
+            Some(Trial::Client) => app.cluster().await?,
             _ => app.cluster_to_change().await?,
         };
         let target = target(app, &cluster, args).await?;
@@ -115,7 +119,7 @@ async fn finish(
 ) -> Result<(), Error> {
     let options = &args.options;
     match &options.output {
-        Format::Table | Format::Wide if options.dry_run == Some(DryRun::Client) => {
+        Format::Table | Format::Wide if options.dry_run == Some(Trial::Client) => {
             app.ui.line(&format!("{} is valid (client dry run, nothing was sent)", target.word()))?;
         }
         Format::Table | Format::Wide => {
@@ -237,7 +241,7 @@ impl Session<'_> {
         if written(object) == written(&self.base) {
             return Ok(Ok((self.base.clone(), Done::Unchanged)));
         }
-        if options.dry_run == Some(DryRun::Client) {
+        if options.dry_run == Some(Trial::Client) {
             return Ok(Ok((object.clone(), Done::Updated)));
         }
         let mut object = object.clone();

@@ -142,7 +142,8 @@ fn table(app: &App, proxies: &[(&ProxyStatus, &str)], is_wide: bool) -> Result<(
         app.ui.say("no proxy is connected");
         return Ok(());
     }
-    let mut headings = vec!["PROXY", "ROLE", "LDS", "RDS", "CDS", "EDS", "IDENTITY", "CERT", "VERSION", "CONNECTED"];
+    let mut headings =
+        vec!["PROXY", "ROLE", "LDS", "RDS", "CDS", "EDS", "IDENTITY", "CERT", "TLS", "VERSION", "CONNECTED"];
     if is_wide {
         headings.extend(["IP", "PILOT"]);
     }
@@ -152,6 +153,7 @@ fn table(app: &App, proxies: &[(&ProxyStatus, &str)], is_wide: bool) -> Result<(
         let mut row = vec![proxy.id.clone(), proxy.role.clone()];
         row.extend(["LDS", "RDS", "CDS", "EDS"].map(|kind| state(proxy, kind, is_wide, app.ui.out)));
         row.extend(identity(proxy, is_wide, now));
+        row.push(share(proxy, is_wide));
         row.extend([proxy.version.clone(), age(&proxy.connected_since, now)]);
         if is_wide {
             row.extend([proxy.ip.clone(), (*pilot).to_owned()]);
@@ -177,6 +179,14 @@ fn identity(proxy: &ProxyStatus, is_wide: bool, now: Timestamp) -> [String; 2] {
     let has_expired = svid.not_after.parse::<Timestamp>().is_ok_and(|end| end <= now);
     let age = if has_expired { "expired".to_owned() } else { age(&svid.since, now) };
     [account.filter(|_| !is_wide).unwrap_or_else(|| svid.id.clone()), age]
+}
+
+/// How much of its traffic is by mutual TLS.
+fn share(proxy: &ProxyStatus, is_wide: bool) -> String {
+    let Some(traffic) = proxy.traffic else { return String::new() };
+    let Some(percent) = traffic.percent() else { return String::new() };
+    let all = traffic.mutual_tls.saturating_add(traffic.clear_text);
+    if is_wide { format!("{percent}% ({} of {all})", traffic.mutual_tls) } else { format!("{percent}%") }
 }
 
 fn state(proxy: &ProxyStatus, kind: &str, is_wide: bool, paint: Paint) -> String {

@@ -104,6 +104,11 @@ type Match = (String, String);
 pub fn run(app: &App, mut args: RouteRuleArgs) -> Result<(), Error> {
     complete(app, &mut args)?;
     let object = rule(&args, app.global.namespace.as_deref());
+    create(app, &object, &args.options)
+}
+
+/// Checks and creates an object that flags mean.
+pub(super) fn create(app: &App, object: &Value, options: &WriteOptions) -> Result<(), Error> {
     let source = Source { name: "the flags".to_owned(), text: object.to_string() };
     let mut parsed = objects::parse(&[source]);
     for problem in &mut parsed.problems {
@@ -119,7 +124,7 @@ pub fn run(app: &App, mut args: RouteRuleArgs) -> Result<(), Error> {
     for object in &mut parsed.objects {
         object.location = None;
     }
-    write::write(app, Verb::Create, parsed.objects, &args.options)
+    write::write(app, Verb::Create, parsed.objects, options)
 }
 
 /// Asks for what is missing, if there is somebody to ask.

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::App;
-use crate::args::{DryRun, FileArgs, WaitArgs, duration};
+use crate::args::{FileArgs, Trial, WaitArgs, duration};
 use crate::cluster::Cluster;
 use crate::discovery;
 use crate::error::{Error, count};
@@ -69,9 +69,9 @@ pub struct WriteArgs {
 /// How a change is made and shown.
 #[derive(Debug, Clone, Default, Args)]
 pub struct WriteOptions {
-    /// Change nothing: only check here, or let the server check
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", hide_possible_values = true, value_name = "client|server")]
-    pub dry_run: Option<DryRun>,
+    /// Change nothing: only check here, or let the server check, or say whom an authentication policy would cut off
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", hide_possible_values = true, value_name = "client|server|traffic")]
+    pub dry_run: Option<Trial>,
     /// Whether to wait.
     #[command(flatten)]
     pub wait: WaitArgs,
@@ -155,12 +155,14 @@ pub fn files(app: &App, verb: Verb, args: &WriteArgs) -> Result<(), Error> {
 /// # Errors
 /// When anything conflicts with what is there, or is refused.
 pub fn write(app: &App, verb: Verb, objects: Vec<Object>, options: &WriteOptions) -> Result<(), Error> {
-    if options.dry_run == Some(DryRun::Client) {
-        return show_unsent(app, &objects, options);
+    match options.dry_run {
+        Some(Trial::Client) => return show_unsent(app, &objects, options),
+        Some(Trial::Traffic) => return super::traffic::run(app, &objects, &options.output),
+        Some(Trial::Server) | None => {}
     }
     app.block_on(async {
         let cluster = app.cluster_to_change().await?;
-        let is_dry = options.dry_run == Some(DryRun::Server);
+        let is_dry = options.dry_run == Some(Trial::Server);
         let Some(limit) = options.wait.wait.filter(|_| !is_dry) else {
             return send_all(app, &cluster, verb, objects, options).await.map(drop);
         };
@@ -182,7 +184,7 @@ async fn send_all(
     let planned = plan(app, cluster, verb, objects).await?;
     let mut answers = Vec::new();
     let mut changes = Vec::new();
-    let dry_run = options.dry_run == Some(DryRun::Server);
+    let dry_run = options.dry_run == Some(Trial::Server);
     for (i, planned) in planned.iter().enumerate() {
         let (answer, done) = send(cluster, verb, planned, dry_run).await.map_err(|error| partly(error, planned, i))?;
         if options.output == Format::Table {

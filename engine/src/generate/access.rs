@@ -13,7 +13,7 @@ use std::sync::Arc;
 use api::model::{AuthenticationPolicy, Model, MtlsMode, Node, PortRef, Protocol, Service};
 use api::names::CLASSIC_AUTH;
 
-use super::inbound::InboundPort;
+use super::inbound::{self, InboundPort};
 use super::wire;
 use crate::proto::{extension, hcm, listener as pb, protobuf};
 
@@ -117,11 +117,37 @@ pub fn authentication<'m>(
 
 /// What stands before a port at which services are served.
 pub(super) fn of_port(model: &Model, node: &Node, port: &InboundPort<'_>) -> Guards {
-    let services: Vec<(&Service, NonZeroU16)> =
-        port.services.iter().filter_map(|(host, number)| Some((&**model.services.get(host)?, *number))).collect();
+    let services = served(model, port);
+    let applied = at_port(model, node, &services);
+    let mut guards = Guards::default();
+    guards.strict(&applied);
+    tokens::add(model, &applied.tokens, port.protocol == Protocol::Auto, &mut guards);
+    let services: Vec<&Service> = services.into_iter().map(|(service, _)| service).collect();
+    rules::add(model, node, &services, Some(port.number), &mut guards);
+    guards
+}
+
+/// Whether callers of a port of a workload must prove who they are by mutual TLS, and what says so.
+#[must_use]
+pub fn mtls_at<'m>(model: &'m Model, node: &Node, port: NonZeroU16) -> (MtlsMode, Said<'m>) {
+    let known = inbound::ports(model, node).into_iter().find(|known| known.number == port);
+    let applied = match known {
+        Some(port) => at_port(model, node, &served(model, &port)),
+        None => authentication(model, &node.workload.key.namespace, None),
+    };
+    applied.mtls.unwrap_or((model.mesh.mtls, Said::Mesh))
+}
+
+/// The services at a port of a workload, each with its own port.
+fn served<'m>(model: &'m Model, port: &InboundPort<'_>) -> Vec<(&'m Service, NonZeroU16)> {
+    port.services.iter().filter_map(|(host, number)| Some((&**model.services.get(host)?, *number))).collect()
+}
+
+/// What holds where these services are served together.
+fn at_port<'m>(model: &'m Model, node: &Node, services: &[(&'m Service, NonZeroU16)]) -> Applied<'m> {
     let namespace = &node.workload.key.namespace;
     let mut applied = Applied::default();
-    for (service, number) in &services {
+    for (service, number) in services {
         let of_service = authentication(model, namespace, Some((service, *number)));
         let mode = of_service.mode(model);
         if applied.mtls.is_none_or(|(known, _)| mode > known) {
@@ -133,12 +159,7 @@ pub(super) fn of_port(model: &Model, node: &Node, port: &InboundPort<'_>) -> Gua
             }
         }
     }
-    let mut guards = Guards::default();
-    guards.strict(&applied);
-    tokens::add(model, &applied.tokens, port.protocol == Protocol::Auto, &mut guards);
-    let services: Vec<&Service> = services.into_iter().map(|(service, _)| service).collect();
-    rules::add(model, node, &services, Some(port.number), &mut guards);
-    guards
+    applied
 }
 
 /// What stands before the ports that belong to no service.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 /// # Examples
 ///
 /// ```
-/// use pilot::keys::target::is_allowed;
+/// use mesh_pilot::keys::target::is_allowed;
 ///
 /// assert!(is_allowed("10.0.0.7".parse().unwrap()));
 /// assert!(!is_allowed("169.254.169.254".parse().unwrap()));

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use api::messages::{SvidStatus, node_metadata as field};
+use api::messages::{SvidStatus, TrafficStatus, node_metadata as field};
 use api::model::{Key, MeshTls, Role};
 use api::spiffe::SpiffeId;
 use envoy_types::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
@@ -118,6 +118,18 @@ pub fn svid(node: &Node, shown: &Shown) -> Option<SvidStatus> {
         issuer: text(field::SVID_ISSUER, 128).unwrap_or_default(),
         is_shown: shown.proof != Proof::Token,
     })
+}
+
+/// How much of its traffic is by mutual TLS, as the proxy tells it.
+#[must_use]
+pub fn traffic(node: &Node) -> Option<TrafficStatus> {
+    let fields = &node.metadata.as_ref()?.fields;
+    let number = |name: &str| match fields.get(name)?.kind.as_ref()? {
+        Kind::StringValue(text) => text.parse().ok(),
+        _ => None,
+    };
+    let mutual_tls = number(field::TRAFFIC_MUTUAL_TLS)?;
+    Some(TrafficStatus { mutual_tls, clear_text: number(field::TRAFFIC_CLEAR_TEXT)? })
 }
 
 impl Identity {

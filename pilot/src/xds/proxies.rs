@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::messages::{ProxyStatus, Rejected, SvidStatus};
+use api::messages::{ProxyStatus, Rejected, SvidStatus, TrafficStatus};
 use runtime::CancellationToken;
 use tokio::sync::watch;
 
@@ -33,6 +33,8 @@ pub struct Proxy {
     since: jiff::Timestamp,
     /// Its identity, as it told last.
     svid: Mutex<Option<SvidStatus>>,
+    /// How much of its traffic is by mutual TLS, as it told last.
+    traffic: Mutex<Option<TrafficStatus>>,
     /// What it has.
     state: Mutex<ProxyState>,
     /// Cancelled when a newer stream of the same proxy takes over.
@@ -83,6 +85,7 @@ impl Proxies {
             identity,
             since: jiff::Timestamp::now(),
             svid: Mutex::default(),
+            traffic: Mutex::default(),
             state: Mutex::default(),
             superseded: CancellationToken::new(),
         });
@@ -138,9 +141,10 @@ impl Proxy {
         lock(&self.state)
     }
 
-    /// Takes note of the identity that it tells.
-    pub fn introduced(&self, svid: Option<SvidStatus>) {
+    /// Takes note of the identity and the traffic that it tells.
+    pub fn introduced(&self, svid: Option<SvidStatus>, traffic: Option<TrafficStatus>) {
         *lock(&self.svid) = svid;
+        *lock(&self.traffic) = traffic;
     }
 
     /// Whether it has told of an identity, as our proxies do.
@@ -164,6 +168,7 @@ impl Proxy {
             version: self.identity.version.clone(),
             connected_since: self.since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             svid: lock(&self.svid).clone(),
+            traffic: *lock(&self.traffic),
             types: self.state().status(),
         }
     }

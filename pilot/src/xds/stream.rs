@@ -144,7 +144,7 @@ impl Stream {
     /// Takes a request in.
     fn hear(&self, proxy: &Proxy, request: &DeltaDiscoveryRequest) -> Result<(), End> {
         if let Some(node) = &request.node {
-            proxy.introduced(identity::svid(node, &self.shown));
+            proxy.introduced(identity::svid(node, &self.shown), identity::traffic(node));
         }
         let heard = proxy.state().hear(request).map_err(|status| {
             tracing::warn!(proxy = proxy.identity.id(), error = status.message(), "a request is refused");

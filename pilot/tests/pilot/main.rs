@@ -246,3 +246,26 @@ async fn classic_rules_count_as_soon_as_the_api_server_has_their_kind() {
     assert!(clusters(&proxy.held[&Kind::Route][REVIEWS].1).contains("version=v2"));
     mesh.stop().await;
 }
+
+#[tokio::test]
+async fn who_has_no_identity_is_told_nothing_of_tls() {
+    let mesh = Mesh::start().await;
+    let own = mesh.sidecar("productpage-v1").await;
+    let mut plain = mesh.connect("ratings-v1", "default/default/ratings-v1").await;
+    plain.tls = "";
+    plain.subscribe_all().await;
+    let says = |proxy: &harness::Proxy, kind: Kind| {
+        let mut bodies = proxy.held[&kind].values().map(|(_, body)| String::from_utf8_lossy(body).into_owned());
+        bodies.any(|body| body.contains("TlsContext"))
+    };
+    for kind in [Kind::Cluster, Kind::Listener] {
+        assert!(says(&own, kind) && !says(&plain, kind), "{kind:?}");
+    }
+    // It follows changes all the same.
+    mesh.api.put_yaml(&rule("all-v1", "v1", ""));
+    let response = plain.next().await.expect("open");
+    assert_eq!(plain.ack(&response).await, Kind::Cluster);
+    assert!(plain.held[&Kind::Cluster].keys().any(|name| name.contains("version=v1")));
+    assert!(!says(&plain, Kind::Cluster));
+    mesh.stop().await;
+}

@@ -281,7 +281,7 @@ impl Session<'_> {
             return Some(Found::Room(counted));
         }
         let all = cluster.endpoints.iter().flat_map(|endpoints| endpoints.candidates());
-        let of_cluster = all.map(|endpoint| Target::at(cluster, endpoint));
+        let of_cluster = all.map(|endpoint| Target::at(cluster, endpoint, &self.arrival));
         std::iter::once(target.clone()).chain(of_cluster).find_map(|target| {
             let conn = self.path.pool.take_anywhere(&target.way)?;
             let conn = self.adopt(cluster, &target, conn)?;

@@ -1,9 +1,9 @@
-//! What the proxy tells Pilot of its identity: the certificate in force and the roots that it trusts, so that
+//! What the proxy tells Pilot of itself: how much of its traffic is by mutual TLS, and its identity: the certificate in force and the roots that it trusts, so that
 //! `proxy-status` can show them and a rotation of roots knows who has which.
 
 use std::time::SystemTime;
 
-use api::messages::node_metadata as field;
+use api::messages::{TrafficStatus, node_metadata as field};
 use engine::Kind;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -12,11 +12,15 @@ use envoy_types::pb::google::protobuf::{Struct, Value};
 use runtime::svid::Svids;
 use runtime::svid::report::stamp;
 
-/// The node with its identity as it is now.
-pub(super) fn node(node: &Node, svids: &Svids) -> Node {
+/// The node with its identity as it is now, and what there was of traffic.
+pub(super) fn node(node: &Node, svids: &Svids, traffic: TrafficStatus) -> Node {
     let text = |text: String| Value { kind: Some(Is::StringValue(text)) };
     let time = |time: SystemTime| text(stamp(time));
     let mut fields: Vec<(&str, Value)> = vec![(field::TLS, text(field::TLS_OWN.to_owned()))];
+    if traffic != TrafficStatus::default() {
+        fields.push((field::TRAFFIC_MUTUAL_TLS, text(traffic.mutual_tls.to_string())));
+        fields.push((field::TRAFFIC_CLEAR_TEXT, text(traffic.clear_text.to_string())));
+    }
     if let Some(svid) = svids.current() {
         fields.push((field::SVID, text(svid.id.to_string())));
         fields.push((field::SVID_SERIAL, text(svid.serial.clone())));
@@ -43,7 +47,7 @@ pub(super) fn renewal(response: &DeltaDiscoveryResponse) -> Option<DeltaDiscover
 }
 
 /// A request on a running stream that asks for nothing and only says who the proxy is now.
-pub(super) fn again(of: &Node, svids: &Svids) -> DeltaDiscoveryRequest {
+pub(super) fn again(of: &Node, svids: &Svids, traffic: TrafficStatus) -> DeltaDiscoveryRequest {
     let type_url = Kind::Listener.type_url().to_owned();
-    DeltaDiscoveryRequest { node: Some(node(of, svids)), type_url, ..Default::default() }
+    DeltaDiscoveryRequest { node: Some(node(of, svids, traffic)), type_url, ..Default::default() }
 }

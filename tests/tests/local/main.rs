@@ -12,6 +12,7 @@ mod grpc;
 mod identity;
 mod injection;
 mod life;
+mod mutual_tls;
 mod operators;
 mod output;
 mod pods;
@@ -61,6 +62,13 @@ fn main() -> ExitCode {
         identity::a_rotation_of_the_root_interrupts_nothing,
         identity::a_rotation_goes_on_where_a_killed_ca_left_it,
         identity::a_rotation_stops_and_names_the_proxy_that_lags,
+        mutual_tls::every_hop_between_sidecars_is_by_mutual_tls_without_a_word,
+        mutual_tls::nothing_of_a_request_is_seen_between_pods,
+        mutual_tls::a_stranger_is_served_until_it_is_strict_and_was_named_before,
+        mutual_tls::what_a_pod_sends_to_itself_or_to_an_address_is_plain_and_works,
+        mutual_tls::roles_decide_by_identity,
+        mutual_tls::while_modes_flip_no_request_fails,
+        mutual_tls::without_the_ca_traffic_goes_on,
         injection::the_webhook_gives_what_kube_inject_gives_offline,
         probes::probes_by_http_tcp_and_grpc_reach_an_intercepted_application,
         probes::a_pod_that_ends_does_so_with_its_sidecar_of_either_kind,

@@ -177,6 +177,7 @@ mod tests {
 
     fn proxy(id: &str, version: &str, svid: Option<SvidStatus>) -> ProxyStatus {
         ProxyStatus {
+            traffic: None,
             id: id.to_owned(),
             role: "sidecar".to_owned(),
             ip: "10.0.0.1".to_owned(),

@@ -17,8 +17,8 @@ use crate::table::age;
 use crate::wait::{self, Change};
 
 /// The objects of the mesh, the model that follows from them, and who knows what proxies have.
-pub(super) struct Live {
-    pub(super) registry: Registry,
+pub(in crate::commands) struct Live {
+    pub(in crate::commands) registry: Registry,
     objects: Vec<(Source, Value)>,
     pilots: Result<Vec<Daemon>, Error>,
     /// What could not be listed, and why.
@@ -32,7 +32,7 @@ impl Live {
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub(super) async fn load(cluster: &Cluster) -> Result<Self, Error> {
+    pub(in crate::commands) async fn load(cluster: &Cluster) -> Result<Self, Error> {
         let lists = join_all(Source::ALL.map(|source| async move {
             let list = cluster.list(&resource(source), &Selection::default()).await;
             (source, list)
@@ -80,9 +80,14 @@ impl Live {
     }
 
     /// An object as the API server has it.
-    pub(super) fn object(&self, kind: &str, key: &Key) -> Option<&Value> {
+    pub(in crate::commands) fn object(&self, kind: &str, key: &Key) -> Option<&Value> {
         let is_it = |object: &Value| name_of(object) == key.name && namespace_of(object) == key.namespace;
         self.objects.iter().find(|(source, object)| source.kind() == kind && is_it(object)).map(|(_, object)| object)
+    }
+
+    /// All objects of a kind, as the API server has them.
+    pub(in crate::commands) fn objects(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.objects.iter().filter(move |(source, _)| source.kind() == kind).map(|(_, object)| object)
     }
 
     /// The proxy in a pod, if it is connected.

@@ -64,7 +64,10 @@ pub(super) fn listeners(entries: &[&Value], is_wide: bool) -> Table {
         let address = "address.socketAddress";
         let chains = list(listener, "filterChains").chain(at(listener, "defaultFilterChain"));
         for chain in chains {
-            let (protocol, destination) = chain_destination(chain);
+            let (mut protocol, destination) = chain_destination(chain);
+            if text(chain, "transportSocket.typedConfig.@type").ends_with("DownstreamTlsContext") {
+                protocol.push_str(" mTLS");
+            }
             let mut row = vec![
                 text(listener, &format!("{address}.address")).to_owned(),
                 number(listener, &format!("{address}.portValue")),
@@ -239,8 +242,18 @@ fn fault(route: &Value) -> String {
 /// Rows of endpoints, with what the proxy knows of their state.
 pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table {
     let states = states(live);
-    let mut table =
-        Table::new(&["ENDPOINT", "HEALTH", "IN FLIGHT", "REQUESTS", "FAILED", "WORKLOAD", "HOST", "PORT", "LABELS"]);
+    let mut table = Table::new(&[
+        "ENDPOINT",
+        "HEALTH",
+        "IN FLIGHT",
+        "REQUESTS",
+        "FAILED",
+        "WORKLOAD",
+        "HOST",
+        "PORT",
+        "LABELS",
+        "TLS",
+    ]);
     for entry in entries {
         let parts = Parts::of(name(entry));
         for endpoint in list(resource(entry), "endpoints").flat_map(|locality| list(locality, "lbEndpoints")) {
@@ -259,6 +272,8 @@ pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table
             let health = health.to_uppercase();
             let shown =
                 if health == "HEALTHY" || health == "READY" { paint.good(&health) } else { paint.warning(&health) };
+            let words = at(endpoint, "metadata.filterMetadata").and_then(|all| all.get("envoy.transport_socket_match"));
+            let has_tls = words.is_some_and(|words| text(words, "tlsMode") == "mesh");
             let workload =
                 at(endpoint, "metadata.filterMetadata.mesh").map(|m| text(m, "workload")).unwrap_or_default();
             table.row(vec![
@@ -271,6 +286,7 @@ pub(super) fn endpoints(entries: &[&Value], live: &Value, paint: Paint) -> Table
                 parts.host.to_owned(),
                 parts.port.to_owned(),
                 parts.labels.to_owned(),
+                if has_tls { "mutual".to_owned() } else { String::new() },
             ]);
         }
     }
@@ -366,11 +382,12 @@ mod tests {
         let name = "outbound|9080||reviews.default.svc.cluster.local";
         let entry = json!({ "name": name, "resource": { "endpoints": [ { "lb_endpoints": [ {
             "endpoint": { "address": { "socket_address": { "address": "10.244.0.7", "port_value": 9080 } } },
-            "metadata": { "filter_metadata": { "mesh": { "workload": "reviews-v1" } } } } ] } ] } });
+            "metadata": { "filter_metadata": {
+                "mesh": { "workload": "reviews-v1" }, "envoy.transport_socket_match": { "tlsMode": "mesh" } } } } ] } ] } });
         let live = json!([ { "name": name, "endpoints": [ { "address": "10.244.0.7:9080", "health": "HEALTHY", "inFlight": 2, "total": 7, "failed": 1 } ] } ]);
         assert_eq!(
             words(&endpoints(&[&entry], &live, Paint::PLAIN)),
-            "10.244.0.7:9080 HEALTHY 2 7 1 reviews-v1 reviews.default.svc.cluster.local 9080 -"
+            "10.244.0.7:9080 HEALTHY 2 7 1 reviews-v1 reviews.default.svc.cluster.local 9080 - mutual"
         );
     }
 }

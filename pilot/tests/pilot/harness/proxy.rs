@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use api::messages::node_metadata;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use envoy_types::pb::google::protobuf::{self, Struct, Value};
 use envoy_types::pb::google::rpc;
 use mesh_pilot::resource::Kind;
 use tokio::sync::mpsc;
@@ -17,6 +19,8 @@ use super::within;
 
 pub(crate) struct Proxy {
     id: String,
+    /// How it takes part in mutual TLS, in the words of its metadata.
+    pub(crate) tls: &'static str,
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     outcome: Option<tokio::task::JoinHandle<Result<Streaming<DeltaDiscoveryResponse>, Status>>>,
     responses: Option<Streaming<DeltaDiscoveryResponse>>,
@@ -36,11 +40,25 @@ impl Proxy {
         let mut client = AggregatedDiscoveryServiceClient::new(channel);
         #[expect(clippy::disallowed_methods, reason = "the response's head comes only after the first request")]
         let outcome = tokio::spawn(async move { Ok(client.delta_aggregated_resources(request).await?.into_inner()) });
-        Proxy { id: id.to_owned(), requests, outcome: Some(outcome), responses: None, held: BTreeMap::new() }
+        Proxy {
+            id: id.to_owned(),
+            tls: node_metadata::TLS_OWN,
+            requests,
+            outcome: Some(outcome),
+            responses: None,
+            held: BTreeMap::new(),
+        }
     }
 
     pub(crate) async fn send(&self, kind: Kind, change: impl FnOnce(&mut DeltaDiscoveryRequest)) {
-        let node = Node { id: self.id.clone(), user_agent_name: "mesh-proxy".to_owned(), ..Node::default() };
+        let tls = Value { kind: Some(protobuf::value::Kind::StringValue(self.tls.to_owned())) };
+        let metadata = Struct { fields: [(node_metadata::TLS.to_owned(), tls)].into() };
+        let node = Node {
+            id: self.id.clone(),
+            user_agent_name: "mesh-proxy".to_owned(),
+            metadata: Some(metadata),
+            ..Node::default()
+        };
         let mut request = DeltaDiscoveryRequest {
             node: Some(node),
             type_url: kind.type_url().to_owned(),
