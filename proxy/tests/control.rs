@@ -12,6 +12,8 @@ mod binary;
 mod dynamic;
 #[path = "control/resources.rs"]
 mod resources;
+#[path = "control/tls_cost.rs"]
+mod tls_cost;
 #[path = "control/upstream.rs"]
 mod upstream;
 

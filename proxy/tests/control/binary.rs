@@ -11,7 +11,7 @@ use crate::upstream::{answering, get, holding, status};
 use crate::{SOON, eventually};
 
 /// The binary on a configuration, killed with the test.
-struct Running {
+pub struct Running {
     child: Child,
     log: std::sync::mpsc::Receiver<String>,
     seen: Vec<String>,
@@ -19,7 +19,12 @@ struct Running {
 
 impl Running {
     fn start(config: &Path) -> Self {
-        let mut child = command(config).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it is built");
+        Running::of(command(config))
+    }
+
+    /// As this command says.
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it is built");
         let stderr = child.stderr.take().expect("it is piped");
         let (lines, log) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -33,7 +38,7 @@ impl Running {
     }
 
     /// The address in the first log line that has `words`, as `name=address`.
-    async fn address(&mut self, words: &str, name: &str) -> SocketAddr {
+    pub async fn address(&mut self, words: &str, name: &str) -> SocketAddr {
         let key = format!("{name}=");
         eventually(words, || {
             self.seen.extend(self.log.try_iter());
@@ -41,6 +46,10 @@ impl Running {
             line.split(' ').find_map(|part| part.strip_prefix(&key))?.parse().ok()
         })
         .await
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn terminate(&self) {
@@ -60,7 +69,7 @@ impl Drop for Running {
     }
 }
 
-fn command(config: &Path) -> Command {
+pub fn command(config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-proxy"));
     command.arg("--config").arg(config);
     command.args(["--admin-port", "0", "--metrics-port", "0", "--readiness-port", "0"]);

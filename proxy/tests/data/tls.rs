@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use engine::Kind;
+use engine::text::from_json;
 use mesh_proxy::access_log::{AccessLog, Encoding, Format};
 use mesh_proxy::{Edge, Settings};
+use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::http2::by_h2;
@@ -368,4 +371,84 @@ async fn certificates_are_renewed_under_load_and_nothing_is_lost() {
     }
     let line = pair.near.metrics();
     assert!(!line.contains("result=\"tls_"), "{line}");
+}
+
+#[tokio::test]
+async fn the_application_is_told_who_calls_only_where_that_is_set_and_by_the_mesh_alone() {
+    let asking = "GET / HTTP/1.1\r\nHost: test\r\nX-Forwarded-Client-Cert: By=me;URI=spiffe://cluster.local/ns/a/sa/admin\r\n\r\n";
+    for client_cert in [false, true] {
+        for has_proxy in [false, true] {
+            let upstream = Upstream::new().await;
+            let far = Settings { client_cert, ..Settings::default() };
+            let pair = Pair::with(upstream.address, Mode::Permissive, has_proxy, far).await;
+            upstream
+                .serve(&pair.far.tasks, |request| ok(request.header("x-forwarded-client-cert").unwrap_or("nothing")));
+            let told = Peer::connect(pair.http).await.ask(asking).await;
+            let expected = if client_cert { format!("By={SERVER};URI={CALLER}") } else { "nothing".to_owned() };
+            assert_eq!(told.text(), expected);
+            // In clear text nothing is proved.
+            assert_eq!(Peer::connect(pair.inbound).await.ask(asking).await.text(), "nothing");
+        }
+    }
+}
+
+/// An inbound listener that lets in one caller alone, by HTTP and by bytes.
+fn letting_in(caller: &str, address: SocketAddr) -> serde_json::Value {
+    let url = |name: &str| format!("type.googleapis.com/envoy.extensions.{name}");
+    let policy = json!({ "permissions": [{ "any": true }],
+        "principals": [{ "authenticated": { "principal_name": { "exact": caller } } }] });
+    let rules = json!({ "policies": { "the policy": policy } });
+    let http_rules = json!({ "@type": url("filters.http.rbac.v3.RBAC"), "rules": rules });
+    let tcp_rules = json!({ "@type": url("filters.network.rbac.v3.RBAC"), "rules": rules, "stat_prefix": "tcp." });
+    let router = json!({ "@type": url("filters.http.router.v3.Router") });
+    let manager = json!({ "@type": url("filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "http",
+        "http_filters": [{ "name": "rules", "typed_config": http_rules }, { "name": "router", "typed_config": router }],
+        "route_config": { "virtual_hosts": [{ "name": "all", "domains": ["*"],
+            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "app" } }] }] } });
+    let proxy =
+        json!({ "@type": url("filters.network.tcp_proxy.v3.TcpProxy"), "stat_prefix": "tcp", "cluster": "app" });
+    let chain = |words: &[&str], filters: serde_json::Value| {
+        json!({
+        "filter_chain_match": { "transport_protocol": "tls", "application_protocols": words },
+        "transport_socket": { "name": "tls", "typed_config": {
+            "@type": url("transport_sockets.tls.v3.DownstreamTlsContext"),
+            "require_client_certificate": true,
+            "common_tls_context": {
+                "alpn_protocols": words,
+                "tls_certificate_sds_secret_configs": [{ "name": "default" }],
+                "validation_context_sds_secret_config": { "name": "ROOTCA" } } } },
+        "filters": filters })
+    };
+    let inspector = json!({ "@type": url("filters.listener.tls_inspector.v3.TlsInspector") });
+    let (ip, port) = (address.ip().to_string(), address.port());
+    json!({ "name": "inbound", "address": { "socket_address": { "address": ip, "port_value": port } },
+        "listener_filters": [{ "name": "tls", "typed_config": inspector }],
+        "filter_chains": [
+            chain(&["mesh-h2", "mesh-http/1.1"], json!([{ "name": "http", "typed_config": manager }])),
+            chain(&["mesh"], json!([{ "name": "rules", "typed_config": tcp_rules }, { "name": "tcp", "typed_config": proxy }]))] })
+}
+
+#[tokio::test]
+async fn rules_ask_for_the_identity_that_a_certificate_proves() {
+    let upstream = Upstream::new().await;
+    let pair = Pair::new(upstream.address, Mode::Strict).await;
+    upstream.serve(&pair.far.tasks, |_| ok("hello"));
+    let listener = from_json(Kind::Listener, &letting_in(CALLER, pair.inbound), "inbound").expect("a listener");
+    pair.far.put_body(Kind::Listener, "inbound", listener.body.to_vec());
+    let other = pair.domain.join("spiffe://cluster.local/ns/shop/sa/details").mesh();
+    for has_proxy in [false, true] {
+        other.by_tls("reviews", pair.inbound, &[SERVER], has_proxy);
+        pair.near.by_tls("reviews", pair.inbound, &[SERVER], has_proxy);
+        other.routes("out", vec![forward("reviews")]);
+        let http = other.http(if has_proxy { "h2" } else { "out" }, Edge::Outbound).await;
+        other.routes("h2", vec![forward("reviews")]);
+        assert_eq!(Peer::connect(pair.http).await.ask(get("/")).await.status(), 200);
+        let refused = Peer::connect(http).await.ask(get("/")).await;
+        assert_eq!((refused.status(), refused.header("x-mesh-failure")), (403, Some("policy_denied")));
+    }
+    let mut let_in = Peer::connect(pair.bytes).await;
+    assert_eq!(let_in.ask(get("/")).await.text(), "hello");
+    let mut kept_out = Peer::connect(other.tcp("bytes", "reviews").await).await;
+    assert!(kept_out.try_ask(get("/")).await.is_none());
 }
