@@ -27,6 +27,7 @@ mod key;
 pub mod metrics;
 pub mod renew;
 pub mod report;
+mod seen;
 mod tls;
 mod verify;
 pub mod wire;
@@ -153,6 +154,7 @@ struct Shared {
     svid: ArcSwapOption<Svid>,
     bundle: ArcSwapOption<Bundle>,
     clock: Arc<dyn TimeProvider>,
+    seen: seen::Seen,
 }
 
 /// The one writer of what [`Svids`] read.
@@ -170,7 +172,8 @@ pub fn channel() -> (Publisher, Svids) {
 /// The same with a clock of its own, for tests.
 #[must_use]
 pub fn channel_with_clock(clock: Arc<dyn Clock>) -> (Publisher, Svids) {
-    let shared = Arc::new(Shared { svid: ArcSwapOption::empty(), bundle: ArcSwapOption::empty(), clock });
+    let seen = seen::Seen::default();
+    let shared = Arc::new(Shared { svid: ArcSwapOption::empty(), bundle: ArcSwapOption::empty(), clock, seen });
     let (sender, receiver) = watch::channel(0);
     (Publisher { shared: Arc::clone(&shared), changes: sender }, Svids { shared, changes: receiver })
 }
@@ -248,6 +251,10 @@ impl Svids {
     #[must_use]
     pub fn now(&self) -> SystemTime {
         system_time(self.shared.clock.current_time().unwrap_or_else(UnixTime::now))
+    }
+
+    fn seen(&self) -> &seen::Seen {
+        &self.shared.seen
     }
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {

@@ -276,3 +276,32 @@ fn a_certificate_of_another_key_or_another_shape_is_no_svid() {
     assert!(matches!(Svid::new(vec![leaf], other), Err(SvidError::Key(_))));
     assert!(matches!(Svid::new(Vec::new(), key), Err(SvidError::Empty)));
 }
+
+#[test]
+fn a_chain_that_was_good_a_moment_ago_is_refused_when_anything_has_changed_since() {
+    let (root, other) = (Root::new("root").expect("a root"), Root::new("root").expect("a root"));
+    let now = SystemTime::now();
+    let mut params = Root::params(REVIEWS, now - HOUR, HOUR + Duration::from_secs(30)).expect("good");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = Key::generate(KeyKind::P256).expect("a key");
+    let chain = [root.sign(&params, &key).expect("a certificate")];
+    let (publisher, svids) = channel();
+    publisher.publish_bundle(root.bundle(&id(REVIEWS)).expect("a bundle"));
+    let check = |peers: Peers, seconds: i64, as_server: bool| {
+        let at = UnixTime::now().as_secs().saturating_add_signed(seconds);
+        let verifier = PeerVerifier::new(svids.clone(), peers);
+        let verified = verifier.verify(&chain, UnixTime::since_unix_epoch(Duration::from_secs(at)), as_server);
+        verified.map_or_else(|refusal| refusal.code(), |_| "ok")
+    };
+    for _ in 0..2 {
+        assert_eq!(check(Peers::Members, 0, false), "ok");
+    }
+    assert_eq!(check(Peers::these([id(RATINGS)]), 0, false), "not_expected", "another is wanted");
+    assert_eq!(check(Peers::Members, 0, true), "wrong_purpose", "it is shown for another use");
+    assert_eq!(check(Peers::Members, 40, false), "expired");
+    assert_eq!(check(Peers::Members, -7200, false), "not_yet_valid", "the clock goes back");
+    publisher.publish_bundle(other.bundle(&id(REVIEWS)).expect("a bundle"));
+    assert_eq!(check(Peers::Members, 0, false), "unknown_root", "its root is gone");
+    publisher.publish_bundle(root.bundle(&id(REVIEWS)).expect("a bundle"));
+    assert_eq!(check(Peers::Members, 0, false), "ok");
+}

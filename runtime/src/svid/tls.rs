@@ -63,7 +63,8 @@ impl PeerVerifier {
         as_server: bool,
     ) -> Result<Peer, Refusal> {
         let bundle = self.svids.bundle().ok_or(Refusal::NoBundle)?;
-        let check = Check { bundle: &bundle, peers: &self.peers, algorithms: &self.algorithms, now, as_server };
+        let (peers, algorithms, seen) = (&self.peers, &self.algorithms, self.svids.seen());
+        let check = Check { bundle: &bundle, seen, peers, algorithms, now, as_server };
         check.verify(leaf, intermediates)
     }
 }

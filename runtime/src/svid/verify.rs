@@ -14,6 +14,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Bundle;
+use super::seen::{self, Seen};
 
 /// Longest chain that is looked at: a leaf and what an intermediate or two may need.
 const MOST_INTERMEDIATES: usize = 8;
@@ -264,7 +265,9 @@ pub fn peer(certificates: Option<&[CertificateDer<'_>]>) -> Option<Peer> {
 
 /// What a peer's chain is held against.
 pub(super) struct Check<'a> {
-    pub(super) bundle: &'a Bundle,
+    pub(super) bundle: &'a Arc<Bundle>,
+    /// Chains that need not be verified again.
+    pub(super) seen: &'a Seen,
     pub(super) peers: &'a Peers,
     pub(super) algorithms: &'a WebPkiSupportedAlgorithms,
     pub(super) now: UnixTime,
@@ -279,20 +282,26 @@ impl Check<'_> {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
     ) -> Result<Peer, Refusal> {
-        let leaf = Leaf::read(end_entity)?;
-        let id = &leaf.peer.id;
+        let key = seen::key(self.as_server, end_entity, intermediates);
+        let known = self.seen.find(self.bundle, &key, self.now);
+        let is_known = known.is_some();
+        let peer = known.map_or_else(|| Leaf::read(end_entity).map(|leaf| leaf.peer), Ok)?;
+        let id = &peer.id;
         let is_wanted = self.bundle.is_own(id) || !matches!(self.peers, Peers::Members);
         let anchors = self.bundle.anchors(id).filter(|_| is_wanted);
         let anchors = anchors.ok_or_else(|| Refusal::TrustDomain { id: id.clone() })?;
         if intermediates.len() > MOST_INTERMEDIATES || intermediates.iter().any(|der| der.len() > LARGEST) {
             return Err(Refusal::Unreadable { reason: "its chain is too long".to_owned() });
         }
-        self.verify_path(end_entity, intermediates, anchors).map_err(|error| of_path(&error, self.as_server))?;
+        if !is_known {
+            self.verify_path(end_entity, intermediates, anchors).map_err(|error| of_path(&error, self.as_server))?;
+            self.seen.put(self.bundle, key, &peer, self.now);
+        }
         match self.peers {
             Peers::These(ids) if !ids.iter().any(|expected| self.bundle.is_same(expected, id)) => {
                 Err(Refusal::NotExpected { id: id.clone() })
             }
-            _ => Ok(leaf.peer),
+            _ => Ok(peer),
         }
     }
 
