@@ -4,8 +4,6 @@
 //! `reading and signing` is the least that any CA can do. `on an open connection` is what istio-csr does.
 //! `a connection each` is what daemons of this mesh do: a handshake with the post-quantum group for each request.
 
-#![expect(missing_docs, reason = "a program")]
-
 #[path = "../tests/ca/world.rs"]
 #[expect(dead_code, reason = "tests use the rest of it")]
 mod world;
@@ -44,6 +42,8 @@ fn main() {
         on_an_open_connection(&served, &csrs, seconds).await;
         a_connection_each(&served, &csrs, seconds).await;
     });
+    // Connections end with their tasks; the CA waits for them.
+    drop(runtime);
     served.end();
 }
 

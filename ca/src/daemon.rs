@@ -1,22 +1,18 @@
 //! Starts the parts, joins them together, and ends them in order.
 
-use std::io;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api::names::{CA_CERT_SECRET, CA_PLUGGED_SECRET, CA_ROOT_SECRET, SYSTEM_NAMESPACE};
 use arc_swap::ArcSwap;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 use runtime::admin::{self, Limits};
 use runtime::certificate::Certificate;
 use runtime::exit::{Code, Failure};
 use runtime::signals::Shutdown;
 use runtime::svid::{self, Clock, PeerVerifier, Peers};
 use runtime::tls::{Handshakes, TlsListener};
-use runtime::{CancellationToken, Tasks};
+use runtime::{CancellationToken, Tasks, daemon};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use tonic::transport::Server;
@@ -53,41 +49,14 @@ const ATTEMPTS: (u32, Duration) = (10, Duration::from_secs(1));
 /// Why it cannot start or go on, with what to do about it.
 pub async fn run(settings: Settings) -> Result<(), Failure> {
     let mut shutdown = Shutdown::listen()?;
-    let client = client(settings.kubeconfig.as_deref()).await?;
+    let client = daemon::api_client(settings.kubeconfig.as_deref(), "mesh-ca").await?;
     let drain = settings.drain;
     let clock = Arc::new(rustls::time_provider::DefaultTimeProvider);
     let ca = tokio::select! {
         ca = Ca::start(settings, client, clock) => ca?,
         _ = shutdown.recv() => return Ok(()),
     };
-    let token = ca.tasks.token().clone();
-    let signal = tokio::select! {
-        signal = shutdown.recv() => Some(signal),
-        () = token.cancelled() => None,
-    };
-    tracing::info!(signal, "ending: certificates that were issued hold on");
-    if let Err(left) = ca.tasks.stop(drain).await {
-        tracing::warn!(?left, "ended before these were done");
-    }
-    match ca.tasks.failure() {
-        Some(failure) => Err(Failure::new(failure)),
-        None => Ok(()),
-    }
-}
-
-/// The client of the API server: the pod's own account, or what a kubeconfig says.
-async fn client(kubeconfig: Option<&Path>) -> Result<Client, Failure> {
-    let config = match kubeconfig {
-        None => Config::incluster().map_err(|error| {
-            Failure::usage(error).with_hint("outside of a pod, say which API server: `mesh-ca --kubeconfig FILE`")
-        })?,
-        Some(path) => {
-            let read = Kubeconfig::read_from(path).map_err(Failure::usage)?;
-            let options = KubeConfigOptions::default();
-            Config::from_custom_kubeconfig(read, &options).await.map_err(Failure::usage)?
-        }
-    };
-    Client::try_from(config).map_err(|error| Failure::new(error).with_code(Code::Unreachable))
+    daemon::until_the_end(shutdown, &ca.tasks, drain, "certificates that were issued hold on").await
 }
 
 /// A running CA.
@@ -123,7 +92,7 @@ impl Ca {
         let (publisher, svids) = svid::channel_with_clock(Arc::clone(&clock));
         publisher.publish_bundle(authority.bundle().clone());
         let authority = Arc::new(ArcSwap::from_pointee(authority));
-        let [csr, debug] = [bind(settings.listen.csr).await?, bind(settings.listen.debug).await?];
+        let [csr, debug] = [daemon::bind(settings.listen.csr).await?, daemon::bind(settings.listen.debug).await?];
         let addresses = Listen { csr: csr.local_addr()?, debug: debug.local_addr()? };
         let tasks = Tasks::new();
         let registered = runtime::metrics::Metrics::new("ca");
@@ -297,17 +266,4 @@ impl Following {
         self.metrics.rejected_change();
         tracing::warn!(reason, "the authority in the Secret cannot be used; the one before stays in force");
     }
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|source| Failure::new(CannotListen { address, source }))
-}
-
-/// A port is taken, or not ours to take.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
-struct CannotListen {
-    address: SocketAddr,
-    #[source]
-    source: io::Error,
 }

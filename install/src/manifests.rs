@@ -82,6 +82,90 @@ fn unprivileged() -> Value {
     })
 }
 
+/// A daemon of the control plane: what its Deployment says beyond what all say.
+struct Daemon<'v> {
+    /// Its name, and that of its service account.
+    name: &'static str,
+    /// Its container's name.
+    container: &'static str,
+    image: &'v str,
+    replicas: u32,
+    /// Port of `/readyz`.
+    ready_port: u16,
+    env: Value,
+    ports: Value,
+    requests: Value,
+    volume_mounts: Value,
+    volumes: Value,
+}
+
+impl Daemon<'_> {
+    fn deployment(self, values: &Values) -> Value {
+        let probe = |period: u32, failures: u32| {
+            json!({
+                "httpGet": {"path": "/readyz", "port": self.ready_port, "scheme": "HTTPS"},
+                "periodSeconds": period,
+                "failureThreshold": failures,
+            })
+        };
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": metadata(self.name, values),
+            "spec": {
+                "replicas": self.replicas,
+                "selector": {"matchLabels": {"app": self.name}},
+                "template": {
+                    "metadata": {"labels": labels(self.name, values)},
+                    "spec": {
+                        "serviceAccountName": self.name,
+                        "containers": [{
+                            "name": self.container,
+                            "image": self.image,
+                            "imagePullPolicy": "IfNotPresent",
+                            "env": self.env,
+                            "ports": self.ports,
+                            "startupProbe": probe(1, 120),
+                            "readinessProbe": probe(5, 3),
+                            "resources": {"requests": self.requests},
+                            "securityContext": unprivileged(),
+                            "volumeMounts": self.volume_mounts,
+                        }],
+                        "volumes": self.volumes,
+                    },
+                },
+            },
+        })
+    }
+}
+
+/// A variable by downward API.
+fn field(name: &str, path: &str) -> Value {
+    json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
+}
+
+/// The Service of a daemon.
+fn service(name: &str, ports: &Value, values: &Values) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(name, values),
+        "spec": {"selector": {"app": name}, "ports": ports},
+    })
+}
+
+/// Binds the role of that kind and name to the service account of that name.
+fn binding(kind: &str, name: &str, values: &Values) -> Value {
+    let metadata = if kind == "Role" { metadata(name, values) } else { cluster_metadata(name, values) };
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": format!("{kind}Binding"),
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": SYSTEM_NAMESPACE}],
+    })
+}
+
 fn service_account(name: &str, values: &Values) -> Value {
     json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(name, values)})
 }

@@ -1,24 +1,19 @@
 //! Starts the parts, joins them together, and ends them in order.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use install::inject::Injection;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
-use runtime::Tasks;
+use kube::Client;
 use runtime::admin::{self, Limits};
-use runtime::exit::{Code, Failure};
+use runtime::exit::Failure;
 use runtime::logging::Logging;
 use runtime::signals::Shutdown;
 use runtime::svid::client::{Pem, plain_dial};
 use runtime::svid::renew::{Renewal, Status};
 use runtime::svid::{self, KeyKind};
 use runtime::tls::{Handshakes, TlsListener};
-use tokio::net::TcpListener;
+use runtime::{Tasks, daemon};
 use tokio::sync::{mpsc, watch};
 
 use crate::debug::{self, Debug};
@@ -43,38 +38,12 @@ const CONNECTIONS: usize = 256;
 ///
 /// Why it cannot start or go on, with what to do about it.
 pub async fn run(settings: Settings, logging: Logging) -> Result<(), Failure> {
-    let mut shutdown = Shutdown::listen()?;
-    let client = client(settings.kubeconfig.as_deref()).await?;
+    let shutdown = Shutdown::listen()?;
+    let client = daemon::api_client(settings.kubeconfig.as_deref(), "mesh-pilot").await?;
     let drain = settings.drain;
     let pilot = Pilot::start(settings, client, Some(logging)).await?;
-    let token = pilot.tasks.token().clone();
-    let signal = tokio::select! {
-        signal = shutdown.recv() => Some(signal),
-        () = token.cancelled() => None,
-    };
-    tracing::info!(signal, "ending: proxies keep what they have and connect to another replica");
-    if let Err(left) = pilot.tasks.stop(drain).await {
-        tracing::warn!(?left, "ended before these were done");
-    }
-    match pilot.tasks.failure() {
-        Some(failure) => Err(Failure::new(failure)),
-        None => Ok(()),
-    }
-}
-
-/// The client of the API server: the pod's own account, or what a kubeconfig says.
-async fn client(kubeconfig: Option<&Path>) -> Result<Client, Failure> {
-    let config = match kubeconfig {
-        None => Config::incluster().map_err(|error| {
-            Failure::usage(error).with_hint("outside of a pod, say which API server: `mesh-pilot --kubeconfig FILE`")
-        })?,
-        Some(path) => {
-            let read = Kubeconfig::read_from(path).map_err(Failure::usage)?;
-            let options = KubeConfigOptions::default();
-            Config::from_custom_kubeconfig(read, &options).await.map_err(Failure::usage)?
-        }
-    };
-    Client::try_from(config).map_err(|error| Failure::new(error).with_code(Code::Unreachable))
+    daemon::until_the_end(shutdown, &pilot.tasks, drain, "proxies keep what they have and connect to another replica")
+        .await
 }
 
 /// A running Pilot.
@@ -101,7 +70,9 @@ impl Pilot {
             let hint = format!("`meshctl install` puts it into the Secret {}", api::names::PILOT_CERT_SECRET);
             Failure::new(error).with_hint(hint)
         })?;
-        let [xds_listener, webhooks, debug] = bind(settings.listen).await?;
+        let Listen { xds, webhooks, debug } = settings.listen;
+        let (xds_listener, webhooks) = (daemon::bind(xds).await?, daemon::bind(webhooks).await?);
+        let debug = daemon::bind(debug).await?;
         let addresses =
             Listen { xds: xds_listener.local_addr()?, webhooks: webhooks.local_addr()?, debug: debug.local_addr()? };
         let tasks = Tasks::new();
@@ -183,22 +154,6 @@ fn identity(settings: &Settings, metrics: &runtime::metrics::Metrics, tasks: &Ta
     svid::metrics::register(metrics, svids.clone(), status.clone());
     tasks.spawn("identity", renewal.run(tasks.token().clone()));
     OwnIdentity { svids, status, renewals: Arc::new(watch::Sender::new(0)) }
-}
-
-async fn bind(listen: Listen) -> Result<[TcpListener; 3], Failure> {
-    let at = |address: SocketAddr| async move {
-        TcpListener::bind(address).await.map_err(|source| Failure::new(CannotListen { address, source }))
-    };
-    Ok([at(listen.xds).await?, at(listen.webhooks).await?, at(listen.debug).await?])
-}
-
-/// A port is taken, or not ours to take.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
-struct CannotListen {
-    address: SocketAddr,
-    #[source]
-    source: io::Error,
 }
 
 /// What injection depends on, with the root certificate in force.

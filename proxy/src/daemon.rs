@@ -69,6 +69,9 @@ pub enum DaemonError {
     /// The proxy's own identity cannot be taken from files.
     #[error("the identity in MESH_SVID_CERTIFICATE cannot be used")]
     Identity(#[from] identity::FilesError),
+    /// There is nothing else to do than to hand it out.
+    #[error("there is no socket on which the pod's identity could be handed out")]
+    NoSocket,
     /// A part of it has failed that it cannot do without.
     #[error(transparent)]
     Task(#[from] TaskFailure),
@@ -235,7 +238,7 @@ impl OwnPorts {
 }
 
 /// Hands the identity out to the pod, where there is one and somebody may have it.
-fn hand_out(
+pub(crate) fn hand_out(
     settings: &Settings,
     identity: &identity::Identity,
     metrics: &Metrics,

@@ -20,6 +20,7 @@ pub mod fuzz;
 pub mod headers;
 mod http;
 pub mod identity;
+pub mod identity_only;
 mod inbound;
 pub mod interception;
 mod leave;

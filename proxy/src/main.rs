@@ -36,6 +36,8 @@ enum Command {
     Sidecar(PortArgs),
     /// Run at the edge of the mesh.
     Gateway(PortArgs),
+    /// Only hand out the pod's identity, on a Unix socket: for a pod whose sidecar is a stock Envoy.
+    Identity(PortArgs),
     /// Ask the admin port of the proxy in this network namespace, and print its answer.
     #[command(
         after_help = "Examples:\n  mesh-proxy request GET /clusters\n  mesh-proxy request POST '/logging?level=debug'"
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
+    let hands_out_only = matches!(cli.command, Some(Command::Identity(_)));
     let (role, ports) = match (cli.command, cli.config) {
         (Some(Command::Version), _) => {
             println!("mesh-proxy {}", version::long());
@@ -94,23 +97,26 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         (Some(Command::Request { method, path, ports }), _) => return ask(&method, &path, ports),
         (Some(Command::Wait { timeout, ports }), _) => return wait(Duration::from_secs(timeout), ports),
-        (Some(Command::Sidecar(ports)), _) => (Role::Sidecar, ports),
+        (Some(Command::Sidecar(ports) | Command::Identity(ports)), _) => (Role::Sidecar, ports),
         (Some(Command::Gateway(ports)), _) => (Role::Gateway, ports),
         (None, Some(file)) => (Role::Static(file), cli.ports),
         (None, None) => return Err(Failure::usage("neither a role nor --config is given").with_hint("see --help")),
     };
     let settings = Settings::read(role, &Env::process(), ports.into()).map_err(Failure::usage)?;
     let logging = logging::init(settings.log_format, &settings.log_filter).map_err(Failure::usage)?;
-    serve(settings, logging)
+    serve(settings, logging, hands_out_only)
 }
 
-fn serve(settings: Settings, logging: logging::Logging) -> Result<(), Failure> {
+fn serve(settings: Settings, logging: logging::Logging, hands_out_only: bool) -> Result<(), Failure> {
     let runtime = match settings.workers {
         1 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
         workers => tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?,
     };
     let ended = runtime.block_on(async {
         let mut shutdown = signals::Shutdown::listen()?;
+        if hands_out_only {
+            return mesh_proxy::identity_only::run(settings, shutdown.recv()).await.map_err(explain);
+        }
         let daemon = Daemon::start(settings, Some(logging)).map_err(explain)?;
         daemon.run(shutdown.recv()).await.map_err(explain)
     });
@@ -125,6 +131,9 @@ fn explain(error: DaemonError) -> Failure {
         DaemonError::Port { .. } => "stop what listens there, or choose another port with --admin-port and the like",
         DaemonError::AccessLogFormat(_) => {
             "docs/observability.md lists the operators; without MESH_ACCESS_LOG_FORMAT the default is used"
+        }
+        DaemonError::NoSocket => {
+            "mount a volume that the pod's containers share at /var/run/secrets/workload-spiffe-uds, or set MESH_WORKLOAD_SOCKET"
         }
         DaemonError::AccessLog { .. } => "set MESH_ACCESS_LOG to a file that can be written, or to off",
         DaemonError::Static(_)

@@ -6,6 +6,7 @@ pub mod admin;
 pub mod authority;
 pub mod certificate;
 pub mod counted;
+pub mod daemon;
 pub mod drain;
 pub mod exit;
 pub mod logging;

@@ -1,22 +1,26 @@
 //! The CA: its identity, what it may read and write, its certificate, its pods and its service.
 
-use api::names::{CA, CA_CERT_SECRET, SYSTEM_NAMESPACE, ca_port};
+use api::names::{CA, CA_CERT_SECRET, ca_port};
 use serde_json::{Value, json};
 
-use super::{cluster_metadata, labels, metadata, service_account, serving_certificate, unprivileged};
+use super::{Daemon, binding, cluster_metadata, field, metadata, service, service_account, serving_certificate};
 use crate::Values;
 
 const CERTIFICATE_DIR: &str = "/etc/mesh/ca";
 
 pub(super) fn render(values: &Values) -> Vec<Value> {
+    let ports = json!([
+        {"name": "grpc-csr", "port": ca_port::CSR},
+        {"name": "https-debug", "port": ca_port::DEBUG},
+    ]);
     vec![
         service_account(CA, values),
         cluster_role(values),
-        binding("ClusterRole", values),
+        binding("ClusterRole", CA, values),
         role(values),
-        binding("Role", values),
+        binding("Role", CA, values),
         serving_certificate(CA_CERT_SECRET, &values.certificates.ca, values),
-        service(values),
+        service(CA, &ports, values),
         deployment(values),
     ]
 }
@@ -44,75 +48,24 @@ fn role(values: &Values) -> Value {
     })
 }
 
-/// Binds the role of that kind to it.
-fn binding(kind: &str, values: &Values) -> Value {
-    let metadata = if kind == "Role" { metadata(CA, values) } else { cluster_metadata(CA, values) };
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": format!("{kind}Binding"),
-        "metadata": metadata,
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": CA},
-        "subjects": [{"kind": "ServiceAccount", "name": CA, "namespace": SYSTEM_NAMESPACE}],
-    })
-}
-
-fn service(values: &Values) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata(CA, values),
-        "spec": {
-            "selector": {"app": CA},
-            "ports": [
-                {"name": "grpc-csr", "port": ca_port::CSR},
-                {"name": "https-debug", "port": ca_port::DEBUG},
-            ],
-        },
-    })
-}
-
 fn deployment(values: &Values) -> Value {
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let probe = |period: u32| {
-        json!({
-            "httpGet": {"path": "/readyz", "port": ca_port::DEBUG, "scheme": "HTTPS"},
-            "periodSeconds": period,
-        })
+    let daemon = Daemon {
+        name: CA,
+        container: "ca",
+        image: &values.images.ca,
+        replicas: values.ca_replicas,
+        ready_port: ca_port::DEBUG,
+        env: json!([
+            field("POD_NAME", "metadata.name"),
+            {"name": "MESH_TRUST_DOMAIN", "value": values.trust_domain},
+        ]),
+        ports: json!([
+            {"name": "grpc-csr", "containerPort": ca_port::CSR},
+            {"name": "debug", "containerPort": ca_port::DEBUG},
+        ]),
+        requests: json!({"cpu": "20m", "memory": "32Mi"}),
+        volume_mounts: json!([{"name": "certificate", "mountPath": CERTIFICATE_DIR, "readOnly": true}]),
+        volumes: json!([{"name": "certificate", "secret": {"secretName": CA_CERT_SECRET}}]),
     };
-    let mut startup = probe(1);
-    startup["failureThreshold"] = json!(120);
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": metadata(CA, values),
-        "spec": {
-            "replicas": values.ca_replicas,
-            "selector": {"matchLabels": {"app": CA}},
-            "template": {
-                "metadata": {"labels": labels(CA, values)},
-                "spec": {
-                    "serviceAccountName": CA,
-                    "containers": [{
-                        "name": "ca",
-                        "image": values.images.ca,
-                        "imagePullPolicy": "IfNotPresent",
-                        "env": [
-                            field("POD_NAME", "metadata.name"),
-                            {"name": "MESH_TRUST_DOMAIN", "value": values.trust_domain},
-                        ],
-                        "ports": [
-                            {"name": "grpc-csr", "containerPort": ca_port::CSR},
-                            {"name": "debug", "containerPort": ca_port::DEBUG},
-                        ],
-                        "startupProbe": startup,
-                        "readinessProbe": probe(5),
-                        "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}},
-                        "securityContext": unprivileged(),
-                        "volumeMounts": [{"name": "certificate", "mountPath": CERTIFICATE_DIR, "readOnly": true}],
-                    }],
-                    "volumes": [{"name": "certificate", "secret": {"secretName": CA_CERT_SECRET}}],
-                },
-            },
-        },
-    })
+    daemon.deployment(values)
 }

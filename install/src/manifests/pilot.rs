@@ -1,11 +1,9 @@
 //! Pilot: its identity, what it may read, its certificate, its pods and its service.
 
-use api::names::{
-    CLASSIC_GROUP, CLI_SERVICE_ACCOUNT, GROUP, PILOT, PILOT_CERT_SECRET, PROXY_DIR, SYSTEM_NAMESPACE, pilot_port,
-};
+use api::names::{CLASSIC_GROUP, CLI_SERVICE_ACCOUNT, GROUP, PILOT, PILOT_CERT_SECRET, PROXY_DIR, pilot_port};
 use serde_json::{Value, json};
 
-use super::{cluster_metadata, labels, metadata, service_account, serving_certificate, unprivileged};
+use super::{Daemon, binding, cluster_metadata, field, metadata, service, service_account, serving_certificate};
 use crate::Values;
 use crate::inject::ca_token_source;
 
@@ -14,14 +12,19 @@ const ROOT: &str = "mesh-root";
 const CERTIFICATE_DIR: &str = "/etc/mesh/pilot";
 
 pub(super) fn render(values: &Values) -> Vec<Value> {
+    let ports = json!([
+        {"name": "grpc-xds", "port": pilot_port::XDS},
+        {"name": "https-webhooks", "port": pilot_port::WEBHOOKS},
+        {"name": "https-debug", "port": pilot_port::DEBUG},
+    ]);
     vec![
         service_account(PILOT, values),
         service_account(CLI_SERVICE_ACCOUNT, values),
         cluster_role(values),
-        cluster_role_binding(values),
+        binding("ClusterRole", PILOT, values),
         serving_certificate(PILOT_CERT_SECRET, &values.certificates.pilot, values),
         root(values),
-        service(values),
+        service(PILOT, &ports, values),
         deployment(values),
     ]
 }
@@ -45,16 +48,6 @@ fn cluster_role(values: &Values) -> Value {
     })
 }
 
-fn cluster_role_binding(values: &Values) -> Value {
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": cluster_metadata(PILOT, values),
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": PILOT},
-        "subjects": [{"kind": "ServiceAccount", "name": PILOT, "namespace": SYSTEM_NAMESPACE}],
-    })
-}
-
 fn root(values: &Values) -> Value {
     json!({
         "apiVersion": "v1",
@@ -64,77 +57,37 @@ fn root(values: &Values) -> Value {
     })
 }
 
-fn service(values: &Values) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata(PILOT, values),
-        "spec": {
-            "selector": {"app": PILOT},
-            "ports": [
-                {"name": "grpc-xds", "port": pilot_port::XDS},
-                {"name": "https-webhooks", "port": pilot_port::WEBHOOKS},
-                {"name": "https-debug", "port": pilot_port::DEBUG},
-            ],
-        },
-    })
-}
-
 fn deployment(values: &Values) -> Value {
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let probe = |period: u32| {
-        json!({
-            "httpGet": {"path": "/readyz", "port": pilot_port::DEBUG, "scheme": "HTTPS"},
-            "periodSeconds": period,
-        })
+    let daemon = Daemon {
+        name: PILOT,
+        container: "pilot",
+        image: &values.images.pilot,
+        replicas: values.pilot_replicas,
+        ready_port: pilot_port::DEBUG,
+        env: json!([
+            field("POD_NAME", "metadata.name"),
+            field("POD_NAMESPACE", "metadata.namespace"),
+            field("POD_IP", "status.podIP"),
+            field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+            {"name": "MESH_DOMAIN", "value": values.domain},
+            {"name": "MESH_TRUST_DOMAIN", "value": values.trust_domain},
+            {"name": "MESH_PROXY_IMAGE", "value": values.images.proxy},
+            {"name": "MESH_INIT_IMAGE", "value": values.images.init},
+        ]),
+        ports: json!([
+            {"name": "grpc-xds", "containerPort": pilot_port::XDS},
+            {"name": "webhooks", "containerPort": pilot_port::WEBHOOKS},
+            {"name": "debug", "containerPort": pilot_port::DEBUG},
+        ]),
+        requests: json!({"cpu": "50m", "memory": "64Mi"}),
+        volume_mounts: json!([
+            {"name": "certificate", "mountPath": CERTIFICATE_DIR, "readOnly": true},
+            {"name": "token", "mountPath": PROXY_DIR, "readOnly": true},
+        ]),
+        volumes: json!([
+            {"name": "certificate", "secret": {"secretName": PILOT_CERT_SECRET}},
+            {"name": "token", "projected": {"sources": [ca_token_source()]}},
+        ]),
     };
-    let mut startup = probe(1);
-    startup["failureThreshold"] = json!(120);
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": metadata(PILOT, values),
-        "spec": {
-            "replicas": values.pilot_replicas,
-            "selector": {"matchLabels": {"app": PILOT}},
-            "template": {
-                "metadata": {"labels": labels(PILOT, values)},
-                "spec": {
-                    "serviceAccountName": PILOT,
-                    "containers": [{
-                        "name": "pilot",
-                        "image": values.images.pilot,
-                        "imagePullPolicy": "IfNotPresent",
-                        "env": [
-                            field("POD_NAME", "metadata.name"),
-                            field("POD_NAMESPACE", "metadata.namespace"),
-                            field("POD_IP", "status.podIP"),
-                            field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
-                            {"name": "MESH_DOMAIN", "value": values.domain},
-                            {"name": "MESH_TRUST_DOMAIN", "value": values.trust_domain},
-                            {"name": "MESH_PROXY_IMAGE", "value": values.images.proxy},
-                            {"name": "MESH_INIT_IMAGE", "value": values.images.init},
-                        ],
-                        "ports": [
-                            {"name": "grpc-xds", "containerPort": pilot_port::XDS},
-                            {"name": "webhooks", "containerPort": pilot_port::WEBHOOKS},
-                            {"name": "debug", "containerPort": pilot_port::DEBUG},
-                        ],
-                        "startupProbe": startup,
-                        "readinessProbe": probe(5),
-                        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
-                        "securityContext": unprivileged(),
-                        "volumeMounts": [
-                            {"name": "certificate", "mountPath": CERTIFICATE_DIR, "readOnly": true},
-                            {"name": "token", "mountPath": PROXY_DIR, "readOnly": true},
-                        ],
-                    }],
-                    "volumes": [
-                        {"name": "certificate", "secret": {"secretName": PILOT_CERT_SECRET}},
-                        {"name": "token", "projected": {"sources": [ca_token_source()]}},
-                    ],
-                },
-            },
-        },
-    })
+    daemon.deployment(values)
 }

@@ -22,7 +22,7 @@ pub(crate) fn start(mesh: &Mesh, envoy: &str) {
         root_file: "/etc/envoy/root-cert.pem".to_owned(),
         token_file: "/var/run/secrets/mesh/token".to_owned(),
         admin_port: 15000,
-        sds_socket: None,
+        sds_socket: Some(api::names::WORKLOAD_SOCKET.to_owned()),
     });
     // Where there is one UID only, the mark tells the proxy's own connections: SO_MARK is option 36 of SOL_SOCKET.
     bootstrap["cluster_manager"] = json!({"upstream_bind_config": {
@@ -34,7 +34,7 @@ pub(crate) fn start(mesh: &Mesh, envoy: &str) {
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "envoy-client", "namespace": "default"},
             "data": {"bootstrap.json": bootstrap.to_string(), "root-cert.pem": root(mesh)},
         },
-        pod(envoy),
+        pod(mesh, envoy),
     ]});
     let file = std::env::temp_dir().join(format!("envoy-client-{}.json", std::process::id()));
     std::fs::write(&file, objects.to_string()).expect("a temporary file");
@@ -48,7 +48,19 @@ pub(crate) fn start(mesh: &Mesh, envoy: &str) {
     });
 }
 
-fn pod(envoy: &str) -> Value {
+/// What `mesh-proxy identity` is told of its pod.
+fn identity_env(mesh: &Mesh) -> Value {
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    json!([
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+        field("POD_IP", "status.podIP"),
+        field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        {"name": "MESH_PILOT_ROOT_PEM", "value": root(mesh)},
+    ])
+}
+
+fn pod(mesh: &Mesh, envoy: &str) -> Value {
     // Envoy's client of Pilot cannot mark its connection.
     let exclude_outbound_ports = vec![api::names::pilot_port::XDS];
     let rules = install::rules::Interception { exclude_outbound_ports, ..Default::default() };
@@ -66,6 +78,19 @@ fn pod(envoy: &str) -> Value {
                     "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}},
                 },
                 {
+                    "name": "identity", "image": "mesh/proxy:test", "args": ["identity"], "restartPolicy": "Always",
+                    "env": identity_env(mesh),
+                    "securityContext": {"runAsUser": api::names::PROXY_UID},
+                    "startupProbe": {
+                        "exec": {"command": ["curl", "-sf", "http://127.0.0.1:15021/healthz/ready"]},
+                        "periodSeconds": 1, "failureThreshold": 30,
+                    },
+                    "volumeMounts": [
+                        {"name": "token", "mountPath": api::names::PROXY_DIR, "readOnly": true},
+                        {"name": "socket", "mountPath": "/var/run/secrets/workload-spiffe-uds"},
+                    ],
+                },
+                {
                     "name": "envoy", "image": "none", "restartPolicy": "Always",
                     "command": [envoy, "-c", "/etc/envoy/bootstrap.json", "--concurrency", "1", "-l", "warning"],
                     "securityContext": {"runAsUser": api::names::PROXY_UID},
@@ -76,15 +101,23 @@ fn pod(envoy: &str) -> Value {
                     "volumeMounts": [
                         {"name": "token", "mountPath": api::names::PROXY_DIR, "readOnly": true},
                         {"name": "bootstrap", "mountPath": "/etc/envoy", "readOnly": true},
+                        {"name": "socket", "mountPath": "/var/run/secrets/workload-spiffe-uds", "readOnly": true},
                     ],
                 },
             ],
             "containers": [{"name": "app", "image": "none", "command": ["sleep", "infinity"]}],
             "volumes": [
                 {"name": "bootstrap", "configMap": {"name": "envoy-client"}},
-                {"name": "token", "projected": {"sources": [{"serviceAccountToken": {
-                    "audience": api::names::TOKEN_AUDIENCE, "path": "token", "expirationSeconds": 3600,
-                }}]}},
+                {"name": "socket", "emptyDir": {}},
+                {"name": "token", "projected": {"sources": [
+                    {"serviceAccountToken": {
+                        "audience": api::names::TOKEN_AUDIENCE, "path": "token", "expirationSeconds": 3600,
+                    }},
+                    {"serviceAccountToken": {
+                        "audience": api::names::CA_TOKEN_AUDIENCE, "path": api::names::CA_TOKEN_FILE,
+                        "expirationSeconds": 3600,
+                    }},
+                ]}},
             ],
         },
     })
