@@ -146,7 +146,7 @@ pub fn resource(model: &Model, node: &Node, kind: Kind, name: &str) -> Option<Re
 #[must_use]
 pub fn is_shared(model: &Model, role: Role, kind: Kind, name: &str) -> bool {
     match kind {
-        Kind::Listener => name != listeners::INBOUND,
+        Kind::Listener => !matches!(name, listeners::INBOUND | listeners::OUTBOUND),
         Kind::Endpoints => true,
         Kind::Cluster => match ClusterName::parse(name) {
             Some(cluster) => !clusters::depends_on_source(model, &cluster.host),

@@ -203,6 +203,13 @@ impl<'e, 't> Exchange<'e, 't> {
         (self.request.content, response)
     }
 
+    /// Messages of gRPC: of the request, and of the response.
+    #[must_use]
+    pub(crate) fn messages(&self) -> (u64, u64) {
+        let response = if let Answer::Body(pump) = &self.answer { pump.messages() } else { 0 };
+        (self.request.messages(), response)
+    }
+
     /// What gRPC says of the call, if the upstream has said so.
     #[must_use]
     pub(crate) fn grpc_status(&self) -> Option<u8> {

@@ -4,6 +4,7 @@
 //! part they go [piece by piece](carry).
 
 mod carry;
+mod messages;
 
 use std::io::Write as _;
 use std::task::{Context, Poll, ready};

@@ -110,7 +110,7 @@ impl Report {
         };
         let kind = Kind {
             edge,
-            source: source(edge, arrival),
+            source: source(path, edge, arrival),
             principal: principal(edge, arrival, self.peer),
             cluster: self.cluster.as_ref().map(|cluster| &cluster.spec),
             endpoint: self.endpoint(),
@@ -151,8 +151,16 @@ impl Report {
 }
 
 /// Who sent it, where that is somebody else than the proxy's own application.
-fn source(edge: Edge, arrival: &Arrival) -> PeerId {
-    if edge == Edge::Inbound { arrival.source } else { PeerId::default() }
+///
+/// Connections last long, and the first of a new workload may come before Pilot has told of it: who was unknown then is
+/// looked for again.
+fn source(path: &DataPath, edge: Edge, arrival: &Arrival) -> PeerId {
+    let unknown = PeerId::default();
+    match edge {
+        Edge::Inbound if arrival.source == unknown => path.metrics.peers.at(arrival.peer.ip()),
+        Edge::Inbound => arrival.source,
+        Edge::Outbound | Edge::Gateway => unknown,
+    }
 }
 
 /// What the other end has proved to be: who sent it, where that is somebody else, and else whom it went to.
@@ -228,7 +236,7 @@ impl<'p> TcpReport<'p> {
         let endpoint = self.target.as_ref().and_then(|target| target.endpoint.as_ref());
         let kind = Kind {
             edge: self.edge,
-            source: source(self.edge, &self.arrival),
+            source: source(self.path, self.edge, &self.arrival),
             principal: principal(self.edge, &self.arrival, self.peer),
             cluster: Some(&self.cluster.spec),
             endpoint,

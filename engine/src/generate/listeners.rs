@@ -35,7 +35,7 @@ pub fn listeners(model: &Model, node: &Node) -> Vec<Resource> {
     if node.role == Role::Gateway {
         return vec![gateway::listener(model)];
     }
-    let mut all = vec![outbound(model), inbound(model, node)];
+    let mut all = vec![outbound(model, node), inbound(model, node)];
     all.extend(service_ports(model).map(|(service, port, address)| of_port(service, port, address)));
     all
 }
@@ -57,7 +57,7 @@ pub fn listener(model: &Model, node: &Node, name: &str) -> Option<Resource> {
     match (node.role, name) {
         (Role::Gateway, gateway::LISTENER) => Some(gateway::listener(model)),
         (Role::Gateway, _) => None,
-        (Role::Sidecar, OUTBOUND) => Some(outbound(model)),
+        (Role::Sidecar, OUTBOUND) => Some(outbound(model, node)),
         (Role::Sidecar, INBOUND) => Some(inbound(model, node)),
         (Role::Sidecar, name) => {
             let (address, port) = name.rsplit_once('_')?;
@@ -77,7 +77,7 @@ fn service_ports(model: &Model) -> impl Iterator<Item = (&Service, &Port, IpAddr
     })
 }
 
-fn outbound(model: &Model) -> Resource {
+fn outbound(model: &Model, node: &Node) -> Resource {
     let cluster = match model.mesh.outbound {
         OutboundPolicy::AllowAny => clusters::PASSTHROUGH,
         OutboundPolicy::RegistryOnly => clusters::BLACKHOLE,
@@ -85,12 +85,17 @@ fn outbound(model: &Model) -> Resource {
     resource(pb::Listener {
         name: OUTBOUND.to_owned(),
         address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::OUTBOUND)),
-        additional_addresses: ipv6_too(super::has_ipv6_services(model), proxy_port::OUTBOUND),
+        additional_addresses: ipv6_too(has_ipv6(node), proxy_port::OUTBOUND),
         use_original_dst: Some(protobuf::BoolValue { value: true }),
         default_filter_chain: Some(chain(cluster, None, message::tcp_filter(cluster, cluster))),
         traffic_direction: core::TrafficDirection::Outbound.into(),
         ..Default::default()
     })
+}
+
+/// Whether the workload has an address of IPv6, so that connections may come to it, and go from it to anywhere.
+fn has_ipv6(node: &Node) -> bool {
+    node.workload.addresses.iter().any(IpAddr::is_ipv6)
 }
 
 /// A listener that also listens where there is IPv6: elsewhere the address may not even exist.
@@ -156,10 +161,9 @@ fn inbound(model: &Model, node: &Node) -> Resource {
     let all: Vec<_> = ports.iter().map(|port| port.number).collect();
     let auto: Vec<_> = ports.iter().filter(|port| port.protocol == Protocol::Auto).map(|port| port.number).collect();
     let passthrough = clusters::INBOUND_PASSTHROUGH;
-    let has_ipv6 = node.workload.addresses.iter().any(IpAddr::is_ipv6);
     let mut listener = pb::Listener {
         name: INBOUND.to_owned(),
-        additional_addresses: ipv6_too(has_ipv6, proxy_port::INBOUND),
+        additional_addresses: ipv6_too(has_ipv6(node), proxy_port::INBOUND),
         address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::INBOUND)),
         listener_filters: vec![message::listener_filter(extension::ORIGINAL_DST, &original_dst::OriginalDst {})],
         filter_chains: ports.iter().flat_map(|port| inbound_chains(model, node, port)).collect(),

@@ -10,8 +10,12 @@ use engine::tables::{Name, NameMap};
 use super::changes::Changes;
 use crate::resource::{Kind, Resource};
 
-/// Listener whose content depends on the workload.
+/// Listener of what comes to a workload.
 pub(super) const INBOUND_LISTENER: &str = "virtual_inbound";
+/// Listener of what goes out of it.
+const OUTBOUND_LISTENER: &str = "virtual_outbound";
+/// The listeners whose content depends on the workload.
+pub(super) const OWN_LISTENERS: [&str; 2] = [INBOUND_LISTENER, OUTBOUND_LISTENER];
 
 /// One named resource of a role.
 #[derive(Debug, Clone)]
@@ -143,7 +147,7 @@ impl Update<'_> {
 
     fn take_in(&mut self, role: Role, resource: &generate::Resource) {
         let kind = Kind::of_engine(resource.kind);
-        if kind == Kind::Listener && resource.name == INBOUND_LISTENER {
+        if kind == Kind::Listener && role == Role::Sidecar && OWN_LISTENERS.contains(&&*resource.name) {
             return;
         }
         if !generate::is_shared(self.new, role, resource.kind, &resource.name) {

@@ -8,7 +8,7 @@ use api::model::{Host, Key, MeshTls, Model, Node, Role, Workload};
 use engine::generate;
 
 use super::Snapshot;
-use super::tables::{Entry, INBOUND_LISTENER};
+use super::tables::{Entry, OWN_LISTENERS};
 use crate::resource::{Kind, Resource};
 use crate::xds::state;
 
@@ -177,7 +177,7 @@ fn nobody(key: Key) -> Workload {
     }
 }
 
-/// The inbound listener and the inbound clusters of a sidecar.
+/// The listeners of its workload and the inbound clusters of a sidecar.
 fn own(model: &Model, node: &Node) -> Own {
     let mut own = Own::default();
     if node.role != Role::Sidecar {
@@ -188,7 +188,9 @@ fn own(model: &Model, node: &Node) -> Own {
             own[kind as usize].insert(resource.name.clone(), resource);
         }
     };
-    add(Kind::Listener, INBOUND_LISTENER);
+    for listener in OWN_LISTENERS {
+        add(Kind::Listener, listener);
+    }
     for port in ports(model, node) {
         add(Kind::Cluster, &format!("inbound|{port}"));
     }

@@ -204,7 +204,7 @@ impl Exchange<'_, '_> {
 
     fn begin_body(&mut self, pump: Pump) {
         self.answered = Some(Instant::now());
-        self.answer = Answer::Body(pump);
+        self.answer = Answer::Body(pump.counting(self.client.is_patient));
     }
 }
 

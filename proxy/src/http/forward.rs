@@ -159,7 +159,7 @@ impl Session<'_> {
         let framing = if self.request.is_chunked { Framing::Chunked } else { Framing::Raw };
         match down {
             Side::Text(_) => Pump::new(Body::of_request(&self.request), framing),
-            Side::Stream(stream) => Pump::of_stream(stream.has_ended(), framing),
+            Side::Stream(stream) => Pump::of_stream(stream.has_ended(), framing).counting(self.is_grpc),
         }
     }
 
@@ -261,6 +261,7 @@ impl Session<'_> {
         report.answered = exchange.answered;
         if let Some(grpc) = &mut report.grpc {
             grpc.status = exchange.grpc_status();
+            (grpc.request_messages, grpc.response_messages) = exchange.messages();
         }
         self.body_left = if exchange.has_sent_request() { Left::Nothing } else { Left::Part };
         let started = exchange.has_started();

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use http::HeaderMap;
 
+use super::messages::Messages;
 use super::{COALESCED, Framing, Pump, PumpError, chunk};
 use crate::codec::{Body, Malformed, Piece};
 use crate::conn::Conn;
@@ -24,6 +25,8 @@ pub(super) struct Carried {
     pub(super) has_put_end: bool,
     /// What gRPC says of the call, at its end.
     grpc_status: Option<u8>,
+    /// Messages of gRPC, if they are counted.
+    messages: Option<Messages>,
 }
 
 impl Carried {
@@ -69,6 +72,19 @@ impl Pump {
     /// What gRPC says of the call in the trailers, once they have come.
     pub(crate) fn grpc_status(&self) -> Option<u8> {
         self.carried.grpc_status
+    }
+
+    /// Counts messages of gRPC if `is_grpc`.
+    #[must_use]
+    pub(crate) fn counting(mut self, is_grpc: bool) -> Self {
+        self.carried.messages = is_grpc.then(Messages::default);
+        self
+    }
+
+    /// How many messages have come so far, if they are counted.
+    #[must_use]
+    pub(crate) fn messages(&self) -> u64 {
+        self.carried.messages.map_or(0, |messages| messages.count)
     }
 
     /// Whether nothing follows the head.
@@ -230,6 +246,9 @@ impl Pump {
 
     fn take(&mut self, data: &[u8]) {
         self.content += data.len() as u64;
+        if let Some(messages) = &mut self.carried.messages {
+            messages.see(data);
+        }
         self.replay.keep(data);
     }
 }

@@ -9,11 +9,12 @@ mod ratings;
 mod reviews;
 mod web;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use tokio::net::TcpListener;
 
 /// The bookinfo sample application.
 #[derive(Parser)]
@@ -58,9 +59,13 @@ enum Service {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.port));
-    let listener =
-        tokio::net::TcpListener::bind(address).await.with_context(|| format!("port {} cannot be served", args.port))?;
+    // By either family, where there are two.
+    let listener = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, args.port)).await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, args.port))
+            .await
+            .with_context(|| format!("port {} cannot be served", args.port))?,
+    };
     let site: Arc<dyn web::Site> = match args.service {
         Service::Productpage { details, reviews, ratings } => {
             Arc::new(productpage::Productpage { details, reviews, ratings })

@@ -46,6 +46,13 @@ pub(crate) fn calls_of_grpc_pass_both_sidecars(mesh: &Mesh) {
             log.lines().filter(|line| line.contains("/grpc.testing.TestService/") && line.contains("HTTP/2")).count();
         if calls >= cases.len() { Ok(()) } else { Err(format!("calls are missing in the access log:\n{log}")) }
     });
+    // What the cases send: 1, 4, 1 and twice 1 messages; and get: 1, 4, 4 and none. A case that was tried again adds to it.
+    let metrics = super::telemetry::metrics(mesh, "grpc-server");
+    for (family, least) in [("istio_request_messages_total", 8), ("istio_response_messages_total", 9)] {
+        let lines = metrics.lines().filter(|line| line.starts_with(family));
+        let sum: u64 = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum();
+        assert!(sum >= least, "{sum} of {family}:\n{metrics}");
+    }
     let mut names: Vec<String> = cases.iter().map(|case| name(case)).collect();
     names.push("grpc-server".to_owned());
     for name in names {

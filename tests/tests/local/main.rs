@@ -11,6 +11,7 @@ mod disk;
 mod grpc;
 mod identity;
 mod injection;
+mod ipv6;
 mod life;
 mod mutual_tls;
 mod operators;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         life::a_sidecar_is_there_before_its_application_and_after_it,
         life::without_pilot_traffic_goes_on_and_rules_work_again_when_it_is_back,
         life::two_meshes_live_side_by_side_and_a_killed_one_comes_back_with_its_rules,
+        ipv6::requests_over_ipv6_pass_both_sidecars_and_follow_rules,
         pods::a_deployment_is_scaled_and_all_of_its_pods_serve,
         pods::every_pod_is_replaced_under_load_and_no_request_fails,
         pods::a_changed_file_restarts_only_what_it_changes,

@@ -10,7 +10,7 @@ use mesh_tests::programs::{eventually, repository, run_with_input};
 const PAGE: &str = "deploy/productpage-v1";
 
 /// The metrics of a pod's proxy.
-fn metrics(mesh: &Mesh, pod: &str) -> String {
+pub(crate) fn metrics(mesh: &Mesh, pod: &str) -> String {
     mesh.exec(pod, &["curl", "-s", "-S", "--fail", "http://127.0.0.1:15020/metrics"]).ok().stdout
 }
 
