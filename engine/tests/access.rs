@@ -644,3 +644,25 @@ fn a_generated_guard_reads_back_as_it_was_written() {
     assert_eq!(http.access.tokens.as_ref().map(|tokens| tokens.reserved.len()), Some(1));
     let _ = (canonical_path("/", http.path), canonical_authority("x"));
 }
+
+#[test]
+fn an_account_is_the_same_in_every_name_of_the_trust_domain() {
+    let mut model = model_with(&samples(&[
+        "bookinfo/rbac-enable.yaml",
+        "bookinfo/rbac-ratings.yaml",
+        "bookinfo/rbac-namespace.yaml",
+    ]));
+    let caller = |domain: &str, account: &str| -> SpiffeId {
+        format!("spiffe://{domain}/ns/default/sa/{account}").parse().unwrap()
+    };
+    let get = Simple::get("ratings:9080", "/ratings/0");
+    let allowed = |model: &Model, domain: &str| {
+        is_allowed(model, "ratings", &get.clone().from_workload(&caller(domain, "bookinfo-reviews")))
+    };
+    assert!(allowed(&model, "cluster.local") && !allowed(&model, "old.local"));
+    let mut mesh = (*model.mesh).clone();
+    mesh.trust_domain_aliases = vec!["old.local".to_owned()];
+    model.mesh = Arc::new(mesh);
+    assert!(allowed(&model, "cluster.local") && allowed(&model, "old.local"));
+    assert!(!allowed(&model, "other.local"));
+}

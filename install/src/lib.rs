@@ -8,4 +8,4 @@ pub mod text;
 mod values;
 
 pub use inject::{Injection, Outcome, Refusal, Skip, inject_object, inject_pod};
-pub use values::{Certificates, Images, ServingCertificate, Values};
+pub use values::{AuthPolicy, Certificates, Images, ServingCertificate, Values};

@@ -166,6 +166,12 @@ fn binding(kind: &str, name: &str, values: &Values) -> Value {
     })
 }
 
+/// The variable with the other names of the trust domain, if there are any.
+fn aliases(values: &Values) -> Option<Value> {
+    let aliases = &values.trust_domain_aliases;
+    (!aliases.is_empty()).then(|| json!({"name": "MESH_TRUST_DOMAIN_ALIASES", "value": aliases.join(",")}))
+}
+
 fn service_account(name: &str, values: &Values) -> Value {
     json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(name, values)})
 }
@@ -196,6 +202,27 @@ mod tests {
     fn the_gateway_can_be_left_out() {
         let without = Values { gateway_replicas: 0, ..values() };
         assert!(!render(&without).iter().any(|o| o["metadata"]["name"] == api::names::INGRESS_GATEWAY));
+    }
+
+    #[test]
+    fn what_identities_are_checked_by_is_told_to_those_who_check() {
+        let other = Values {
+            trust_domain_aliases: vec!["old.local".to_owned(), "older.local".to_owned()],
+            auth_policy: Some(crate::AuthPolicy::MutualTls),
+            ..values()
+        };
+        let variable = |values: &Values, of: &str, name: &str| {
+            let objects = render(values);
+            let found = objects.iter().find(|o| o["kind"] == "Deployment" && o["metadata"]["name"] == of)?;
+            let env = found.pointer("/spec/template/spec/containers/0/env")?.as_array()?;
+            Some(env.iter().find(|variable| variable["name"] == name)?["value"].as_str()?.to_owned())
+        };
+        for of in [api::names::PILOT, api::names::CA] {
+            assert_eq!(variable(&other, of, "MESH_TRUST_DOMAIN_ALIASES").as_deref(), Some("old.local,older.local"));
+            assert_eq!(variable(&values(), of, "MESH_TRUST_DOMAIN_ALIASES"), None);
+        }
+        assert_eq!(variable(&other, api::names::PILOT, "MESH_AUTH_POLICY").as_deref(), Some("MUTUAL_TLS"));
+        assert_eq!(variable(&values(), api::names::PILOT, "MESH_AUTH_POLICY"), None);
     }
 
     #[test]

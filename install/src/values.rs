@@ -11,6 +11,10 @@ pub struct Values {
     pub domain: String,
     /// SPIFFE trust domain.
     pub trust_domain: String,
+    /// Its other names.
+    pub trust_domain_aliases: Vec<String>,
+    /// Whether workloads must prove who they are where no policy says anything; `None` is that they may.
+    pub auth_policy: Option<AuthPolicy>,
     /// Replicas of Pilot.
     pub pilot_replicas: u32,
     /// Replicas of the ingress gateway; 0 leaves it out.
@@ -30,6 +34,8 @@ impl Values {
             images: Images::of_version(version),
             domain: api::names::DEFAULT_DOMAIN.to_owned(),
             trust_domain: api::names::DEFAULT_TRUST_DOMAIN.to_owned(),
+            trust_domain_aliases: Vec::new(),
+            auth_policy: None,
             pilot_replicas: 1,
             gateway_replicas: 1,
             ca_replicas: 1,
@@ -46,6 +52,26 @@ impl Values {
             format!("{name}.{namespace}.svc.{domain}"),
             format!("{name}.{namespace}"),
         ]
+    }
+}
+
+/// The classic `authPolicy` of a mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthPolicy {
+    /// Workloads must prove who they are.
+    MutualTls,
+    /// They do not.
+    None,
+}
+
+impl AuthPolicy {
+    /// Its classic word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            AuthPolicy::MutualTls => "MUTUAL_TLS",
+            AuthPolicy::None => "NONE",
+        }
     }
 }
 

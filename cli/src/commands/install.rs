@@ -72,6 +72,13 @@ pub struct ValueArgs {
     /// Trust domain of identities
     #[arg(long, value_name = "DOMAIN", default_value = api::names::DEFAULT_TRUST_DOMAIN, help_heading = "Values")]
     trust_domain: String,
+    /// Another name of the trust domain, as while it is renamed; can be repeated
+    #[arg(long = "trust-domain-alias", value_name = "DOMAIN", help_heading = "Values")]
+    trust_domain_aliases: Vec<String>,
+    /// Whether workloads must prove who they are where no policy says anything of it, by the classic words; they may unless
+    /// this is said
+    #[arg(long, value_enum, value_name = "MUTUAL_TLS|NONE", hide_possible_values = true, help_heading = "Values")]
+    auth_policy: Option<AuthPolicy>,
     /// Number of Pilots
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Values")]
     pilot_replicas: u32,
@@ -83,12 +90,26 @@ pub struct ValueArgs {
     gateway_replicas: u32,
 }
 
+/// The classic `authPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum AuthPolicy {
+    #[value(name = "MUTUAL_TLS")]
+    MutualTls,
+    #[value(name = "NONE")]
+    None,
+}
+
 impl ValueArgs {
     fn values(&self, certificates: Certificates) -> Values {
         Values {
             images: super::inject::images(&self.hub, &self.tag),
             domain: self.domain.clone(),
             trust_domain: self.trust_domain.clone(),
+            trust_domain_aliases: self.trust_domain_aliases.clone(),
+            auth_policy: self.auth_policy.map(|policy| match policy {
+                AuthPolicy::MutualTls => install::AuthPolicy::MutualTls,
+                AuthPolicy::None => install::AuthPolicy::None,
+            }),
             pilot_replicas: self.pilot_replicas,
             gateway_replicas: self.gateway_replicas,
             ca_replicas: self.ca_replicas,

@@ -102,7 +102,7 @@ fn a_service_is_described_with_its_rules_in_order_and_its_problems() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(
         json["ports"][0],
-        serde_json::json!({"port": "9080", "name": "http", "protocol": "HTTP", "endpoints": "0"})
+        serde_json::json!({"port": "9080", "name": "http", "protocol": "HTTP", "endpoints": "0", "mutualTls": "PERMISSIVE"})
     );
     let rule = home.run(&["describe", "rr", "reviews-default"]);
     assert!(rule.code == 0 && rule.stdout.contains("this one"), "{rule:?}");

@@ -55,10 +55,7 @@ fn deployment(values: &Values) -> Value {
         image: &values.images.ca,
         replicas: values.ca_replicas,
         ready_port: ca_port::DEBUG,
-        env: json!([
-            field("POD_NAME", "metadata.name"),
-            {"name": "MESH_TRUST_DOMAIN", "value": values.trust_domain},
-        ]),
+        env: environment(values),
         ports: json!([
             {"name": "grpc-csr", "containerPort": ca_port::CSR},
             {"name": "debug", "containerPort": ca_port::DEBUG},
@@ -68,4 +65,11 @@ fn deployment(values: &Values) -> Value {
         volumes: json!([{"name": "certificate", "secret": {"secretName": CA_CERT_SECRET}}]),
     };
     daemon.deployment(values)
+}
+
+fn environment(values: &Values) -> Value {
+    let mut all =
+        vec![field("POD_NAME", "metadata.name"), json!({"name": "MESH_TRUST_DOMAIN", "value": values.trust_domain})];
+    all.extend(super::aliases(values));
+    all.into()
 }

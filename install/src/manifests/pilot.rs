@@ -64,16 +64,7 @@ fn deployment(values: &Values) -> Value {
         image: &values.images.pilot,
         replicas: values.pilot_replicas,
         ready_port: pilot_port::DEBUG,
-        env: json!([
-            field("POD_NAME", "metadata.name"),
-            field("POD_NAMESPACE", "metadata.namespace"),
-            field("POD_IP", "status.podIP"),
-            field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
-            {"name": "MESH_DOMAIN", "value": values.domain},
-            {"name": "MESH_TRUST_DOMAIN", "value": values.trust_domain},
-            {"name": "MESH_PROXY_IMAGE", "value": values.images.proxy},
-            {"name": "MESH_INIT_IMAGE", "value": values.images.init},
-        ]),
+        env: environment(values),
         ports: json!([
             {"name": "grpc-xds", "containerPort": pilot_port::XDS},
             {"name": "webhooks", "containerPort": pilot_port::WEBHOOKS},
@@ -90,4 +81,22 @@ fn deployment(values: &Values) -> Value {
         ]),
     };
     daemon.deployment(values)
+}
+
+fn environment(values: &Values) -> Value {
+    let mut all = vec![
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+        field("POD_IP", "status.podIP"),
+        field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        json!({"name": "MESH_DOMAIN", "value": values.domain}),
+        json!({"name": "MESH_TRUST_DOMAIN", "value": values.trust_domain}),
+        json!({"name": "MESH_PROXY_IMAGE", "value": values.images.proxy}),
+        json!({"name": "MESH_INIT_IMAGE", "value": values.images.init}),
+    ];
+    all.extend(super::aliases(values));
+    if let Some(policy) = values.auth_policy {
+        all.push(json!({"name": "MESH_AUTH_POLICY", "value": policy.word()}));
+    }
+    all.into()
 }

@@ -163,6 +163,8 @@ pub(crate) fn a_stranger_is_served_until_it_is_strict_and_was_named_before(mesh:
         assert!(callers.iter().any(|it| named(&it)), "{found}");
 
         let _ = mesh.meshctl(&["create", "-f", &sample("auth/strict-ratings.yaml"), "--wait"]).ok();
+        let described = mesh.meshctl(&["describe", "service", "ratings"]).ok().stdout;
+        assert!(described.contains("STRICT (authentication-policy/default/ratings)"), "{described}");
         let refused = ask(mesh, stranger, RATINGS);
         assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("x-mesh-failure: policy_denied"), "{refused}");
         assert_eq!(status(mesh, stranger, "http://details:9080/details/0"), "200", "others are as they were");

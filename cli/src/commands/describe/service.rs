@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use api::model::{Endpoint, Health, Host, Key, Protocol, Resolution};
+use api::model::{Endpoint, Health, Host, Key, Model, Protocol, Resolution, Service};
+use engine::generate::authentication;
 use serde_json::Value;
 
 use super::live::{Live, events, rule_cells};
@@ -37,7 +38,11 @@ pub(super) async fn describe(cluster: &Cluster, live: &mut Live, object: &Value)
         ],
     );
     let endpoints = live.model().endpoints.get(&host).cloned().unwrap_or_default();
-    report.rows("Ports", &["PORT", "NAME", "PROTOCOL", "ENDPOINTS"], ports(&service.ports, &endpoints));
+    report.rows(
+        "Ports",
+        &["PORT", "NAME", "PROTOCOL", "ENDPOINTS", "MUTUAL TLS"],
+        ports(live.model(), &service, &endpoints),
+    );
     report.rows(
         "Endpoints",
         &["ADDRESS", "POD", "VERSION", "STATE", "SIDECAR"],
@@ -61,12 +66,18 @@ pub(super) async fn describe(cluster: &Cluster, live: &mut Live, object: &Value)
     Ok(report)
 }
 
-fn ports(ports: &[api::model::Port], endpoints: &[Endpoint]) -> Vec<Vec<String>> {
+fn ports(model: &Model, service: &Service, endpoints: &[Endpoint]) -> Vec<Vec<String>> {
     let row = |port: &api::model::Port| {
         let served = endpoints.iter().filter(|endpoint| endpoint.service_port == port.number).count();
-        vec![port.number.to_string(), port.name.clone(), protocol(port.protocol).to_owned(), served.to_string()]
+        let applied = authentication(model, &service.key.namespace, Some((service, port.number)));
+        let mode = match applied.mtls {
+            _ if port.protocol == Protocol::Udp => String::new(),
+            Some((mode, said)) => format!("{mode} ({said})"),
+            None => applied.mode(model).to_string(),
+        };
+        vec![port.number.to_string(), port.name.clone(), protocol(port.protocol).to_owned(), served.to_string(), mode]
     };
-    ports.iter().map(row).collect()
+    service.ports.iter().map(row).collect()
 }
 
 /// A protocol in words.

@@ -98,8 +98,8 @@ fn are_constraints_met(model: &Model, node: &Node, port: Option<NonZeroU16>, rul
         }
         Constraint::DestinationPort(ports) => port.is_some_and(|port| ports.contains(&port)),
         Constraint::DestinationUser(values) => {
-            let domain = &model.mesh.trust_domain;
-            any(values, &format!("{domain}/ns/{}/sa/{}", workload.key.namespace, workload.service_account))
+            let account = format!("ns/{}/sa/{}", workload.key.namespace, workload.service_account);
+            model.mesh.trust_domains().any(|domain| any(values, &format!("{domain}/{account}")))
         }
         // That is asked of each request.
         Constraint::Header(..) => true,
@@ -153,8 +153,12 @@ fn principal(model: &Model, subject: &AccessSubject, is_http: bool) -> Option<pb
     let mut all = Vec::new();
     for test in &subject.tests {
         all.push(match test {
-            SubjectTest::Workload(pattern) => identity(pattern, ""),
-            SubjectTest::SourceNamespace(pattern) => namespace(&model.mesh.trust_domain, pattern),
+            SubjectTest::Workload(pattern) => {
+                any_principal(in_every_domain(model, pattern).iter().map(|pattern| identity(pattern, "")).collect())?
+            }
+            SubjectTest::SourceNamespace(pattern) => {
+                any_principal(model.mesh.trust_domains().map(|domain| namespace(domain, pattern)).collect())?
+            }
             SubjectTest::SourceService(service) => any_principal(
                 accounts(model, service).into_iter().map(|id| identity(&Pattern::Exact(id), "")).collect(),
             )?,
@@ -184,6 +188,20 @@ fn any_principal(mut ids: Vec<pb::Principal>) -> Option<pb::Principal> {
         1 => Some(ids.remove(0)),
         _ => Some(pb::Principal { identifier: Some(Identifier::OrIds(pb::principal::Set { ids })) }),
     }
+}
+
+/// A pattern of identities that begins with a name of the mesh's trust domain, with each of its names: they are the same.
+fn in_every_domain(model: &Model, pattern: &Pattern) -> Vec<Pattern> {
+    let of_domain = |text: &str| {
+        let own = model.mesh.trust_domains().find_map(|domain| text.strip_prefix(domain)?.strip_prefix('/'))?;
+        Some(model.mesh.trust_domains().map(|domain| format!("{domain}/{own}")).collect::<Vec<_>>())
+    };
+    let all = match pattern {
+        Pattern::Exact(text) => of_domain(text).map(|all| all.into_iter().map(Pattern::Exact).collect()),
+        Pattern::Prefix(text) => of_domain(text).map(|all| all.into_iter().map(Pattern::Prefix).collect()),
+        Pattern::Any | Pattern::Suffix(_) => None,
+    };
+    all.unwrap_or_else(|| vec![pattern.clone()])
 }
 
 /// An identity by its certificate. Any text is any identity, but there must be one.
@@ -219,7 +237,6 @@ fn namespace(domain: &str, pattern: &Pattern) -> pb::Principal {
 
 /// The accounts of the endpoints of a service, as identities without their scheme.
 fn accounts(model: &Model, source: &SourceService) -> BTreeSet<String> {
-    let domain = &model.mesh.trust_domain;
     let is_short = !source.name.text().contains('.');
     let is_meant = |service: &&std::sync::Arc<Service>| {
         is_service(&source.name, &service.host, &service.key.name)
@@ -230,7 +247,10 @@ fn accounts(model: &Model, source: &SourceService) -> BTreeSet<String> {
         .flat_map(|endpoints| endpoints.iter())
         .map(|endpoint| &endpoint.workload)
         .filter(|workload| !workload.service_account.is_empty())
-        .map(|workload| format!("{domain}/ns/{}/sa/{}", workload.key.namespace, workload.service_account))
+        .flat_map(|workload| {
+            let account = format!("ns/{}/sa/{}", workload.key.namespace, workload.service_account);
+            model.mesh.trust_domains().map(move |domain| format!("{domain}/{account}"))
+        })
         .collect()
 }
 
