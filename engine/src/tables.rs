@@ -32,7 +32,7 @@ pub use route::{
     RedirectPath, Route, RouteTable, Subject, VirtualHost, WeightedCluster,
 };
 pub use seen::{Seen, ServerName};
-pub use tls::{ClientTls, ServerTls, SocketMatch, alpn};
+pub use tls::{ClientTls, ServerTls, SocketMatch, Words, alpn};
 pub use usage::{Limits, RetryLimit, Usage, take_one};
 pub use waiting::{Place, Waiting};
 

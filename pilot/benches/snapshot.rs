@@ -1,7 +1,7 @@
 //! What a change costs Pilot, by the number of services: the next snapshot after one rule or one endpoint has changed,
 //! and what a proxy that follows has to look at.
 
-use api::model::{Key, Mesh, Role};
+use api::model::{Key, Mesh, MeshTls, Role};
 use api::registry::Resource;
 use divan::{Bencher, black_box};
 use mesh_pilot::registry::Registry;
@@ -33,7 +33,7 @@ fn world(services: u64) -> (Registry, Snapshot) {
 #[divan::bench(args = SERVICES, sample_count = 20)]
 fn one_rule_changed(bencher: Bencher<'_, '_>, services: u64) {
     let (mut registry, mut snapshot) = world(services);
-    let mut view = View::new(snapshot.clone().into(), Role::Sidecar, key());
+    let mut view = View::new(snapshot.clone().into(), Role::Sidecar, MeshTls::Own, key());
     let mut versions = ["v1", "v2"].into_iter().cycle();
     bencher.bench_local(|| {
         let rule = rule(0, versions.next().unwrap_or_default());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::strict::{At, Refusal, nothing_left, typed};
 use crate::proto::{cluster as pb, core, extension, matcher, protobuf, raw_buffer, tls};
-use crate::tables::{ClientTls, ServerTls, SocketMatch};
+use crate::tables::{ClientTls, ServerTls, SocketMatch, Words};
 
 use tls::common_tls_context::{CombinedCertificateValidationContext as Combined, ValidationContextType};
 
@@ -43,7 +43,7 @@ fn socket(mut message: pb::cluster::TransportSocketMatch) -> Result<SocketMatch,
 }
 
 /// Texts of a `Struct`, in the order of their keys.
-pub(super) fn words(from: protobuf::Struct) -> Result<Vec<(Box<str>, Box<str>)>, Refusal> {
+pub(super) fn words(from: protobuf::Struct) -> Result<Words, Refusal> {
     let mut words = Vec::with_capacity(from.fields.len());
     for (key, value) in from.fields {
         match value.kind {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Ejections, Health, Limits, Name, Outlier, SocketMatch, Usage};
+use super::{Ejections, Health, Limits, Name, Outlier, SocketMatch, Usage, Words};
 
 /// A cluster with the endpoints that it has now.
 #[derive(Debug, Clone)]
@@ -139,7 +139,7 @@ pub struct Endpoint {
     /// Whether a proxy of the mesh stands beside it, which takes HTTP/2 for any application that speaks HTTP.
     pub speaks_h2: bool,
     /// Words by which the cluster chooses how to connect to it, in their order.
-    pub socket_words: Vec<(Box<str>, Box<str>)>,
+    pub socket_words: Words,
     /// Counters that the data path keeps; they survive updates as long as the address stays in the cluster.
     pub load: Arc<Load>,
 }

@@ -23,13 +23,16 @@ pub struct ClientTls {
     pub alpn: Vec<Box<str>>,
 }
 
+/// Words by which a cluster chooses how to connect to an endpoint, each with its value, in their order.
+pub type Words = Vec<(Box<str>, Box<str>)>;
+
 /// How endpoints are connected to: the first whose words the endpoint has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketMatch {
     /// Its name, for people.
     pub name: Box<str>,
     /// What the endpoint's words must be; empty fits every endpoint.
-    pub wanted: Vec<(Box<str>, Box<str>)>,
+    pub wanted: Words,
     /// TLS; `None` is clear text.
     pub tls: Option<Arc<ClientTls>>,
 }
