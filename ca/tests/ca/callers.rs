@@ -170,7 +170,7 @@ async fn a_join_token_works_once_and_in_its_time() {
         assert_eq!(code, Code::Unauthenticated);
         assert!(text.contains("is not known, or was used before"), "{text}");
     }
-    let late = join_token(&world, "reviews", -1);
+    let late = join_token(&world, "reviews", -60);
     assert!(refusal(ca.ask_by_token(&world, &late).await).1.contains("has expired at"));
     let orphan = join_token(&world, "nobody", 60);
     assert!(refusal(ca.ask_by_token(&world, &orphan).await).1.contains("default/nobody does not exist"));

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         envoy_routes_as_our_proxy_does_by_header_and_weight,
         envoy_injects_the_same_faults_and_times_out_alike,
         envoy_redirects_and_rewrites_alike,
+        envoy_speaks_mutual_tls_with_our_proxies,
     ];
     runner::main(
         || {
@@ -136,4 +137,18 @@ fn envoy_redirects_and_rewrites_alike(mesh: &Mesh) {
     for path in ["old", "old/", "books/7", "books", "details/1"] {
         alike(mesh, &format!("http://details:9080/{path}"), &[]);
     }
+}
+
+/// Its certificate comes from `mesh-proxy identity` in its pod, by SDS: where everybody must show one it is served all the same.
+fn envoy_speaks_mutual_tls_with_our_proxies(mesh: &Mesh) {
+    mesh.without_rules();
+    let strict = format!("{}/samples/auth/strict.yaml", mesh_tests::programs::repository().display());
+    create(mesh, &["-f", &strict]);
+    let seen = answers(mesh, ENVOY, "http://details:9080/details/[1-20]", &[]);
+    assert_eq!(seen.values().sum::<usize>(), 20);
+    assert!(seen.keys().all(|kind| kind.starts_with("200")), "{seen:?}");
+    let stats = mesh.exec(ENVOY, &["curl", "-s", "http://127.0.0.1:15000/stats?filter=ssl.handshake"]).ok().stdout;
+    let handshakes = stats.lines().filter(|line| line.contains("details") && !line.ends_with(": 0")).count();
+    assert!(handshakes > 0, "there were handshakes with details:\n{stats}");
+    let _ = mesh.meshctl(&["delete", "-f", &strict]).ok();
 }

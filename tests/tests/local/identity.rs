@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mesh_tests::mesh::Mesh;
-use mesh_tests::programs::{eventually, run};
+use mesh_tests::programs::{Scratch, eventually, run};
 
 use crate::life::{kill, namespace_of, processes_in};
 
@@ -88,6 +88,59 @@ pub(crate) fn a_rotation_of_the_root_interrupts_nothing(mesh: &Mesh) {
     let after = root(mesh);
     assert_eq!(after.as_array().map(Vec::len), Some(1), "the old root is gone: {after}");
     assert_ne!(before, after);
+}
+
+/// Pods whose application does nothing: one that asks for the socket of its identity, one that does not.
+const APPLICATIONS: &str = "\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: asks
+  annotations: {sidecar.meshctl.io/workloadSocket: \"true\"}
+spec:
+  containers: [{name: app, image: none, command: [sleep, infinity]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: asks-not}
+spec:
+  containers: [{name: app, image: none, command: [sleep, infinity]}]
+";
+
+pub(crate) fn an_application_has_its_identity_from_the_socket_where_its_pod_asks_for_it(mesh: &Mesh) {
+    let file = Scratch::file("workload-socket.yaml", APPLICATIONS);
+    let _ = mesh.meshctl(&["apply", "-f", file.path()]).ok();
+    for pod in ["asks", "asks-not"] {
+        eventually(Duration::from_secs(60), || {
+            let found = mesh.json(&["get", "pod", pod, "-n", "default", "-o", "json"]);
+            let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let is_ready = conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True");
+            if is_ready { Ok(()) } else { Err(found["status"].to_string()) }
+        });
+    }
+    // A question to SDS for the secret `default`, as gRPC writes it.
+    let ask = |path: &str| {
+        let script = format!(
+            "printf '\\000\\000\\000\\000\\011\\032\\007default' | curl -s --http2-prior-knowledge -i -o - \
+             --unix-socket \"${{SPIFFE_ENDPOINT_SOCKET#unix://}}\" -H 'content-type: application/grpc' -H 'te: trailers' \
+             --data-binary @- http://socket{path} | tr -d '\\000'"
+        );
+        mesh.exec("pod/asks", &["sh", "-c", &script]).ok().stdout
+    };
+    let secret = eventually(Duration::from_secs(20), || {
+        let answer = ask("/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets");
+        if answer.contains("BEGIN CERTIFICATE") { Ok(answer) } else { Err(answer) }
+    });
+    assert!(secret.contains("BEGIN PRIVATE KEY"), "the key comes with it");
+    let refused = ask("/SpiffeWorkloadAPI/FetchX509SVID");
+    assert!(refused.contains("grpc-status: 3") && refused.contains("security%20header"), "{refused}");
+    let log = mesh.meshctl(&["local", "logs", "pod/asks", "-c", "mesh-proxy"]).ok().stdout;
+    assert!(log.contains("the private key was handed out") && log.contains("sa/default"), "{log}");
+
+    let not = mesh
+        .exec("pod/asks-not", &["sh", "-c", "ls /var/run/secrets/workload-spiffe-uds; echo $SPIFFE_ENDPOINT_SOCKET"]);
+    assert_eq!(not.stdout.trim(), "", "nobody sees the socket unasked");
+    let _ = mesh.meshctl(&["delete", "-f", file.path()]).ok();
 }
 
 /// Process of a program of the mesh, in the pod whose name begins like this; any pod's if it is empty.

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         identity::every_proxy_has_the_identity_of_its_account,
         identity::certificates_are_shown_and_keys_are_not,
         identity::a_join_token_is_made_for_an_account_that_is_there,
+        identity::an_application_has_its_identity_from_the_socket_where_its_pod_asks_for_it,
         identity::a_rotation_of_the_root_interrupts_nothing,
         identity::a_rotation_goes_on_where_a_killed_ca_left_it,
         identity::a_rotation_stops_and_names_the_proxy_that_lags,
