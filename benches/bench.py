@@ -7,6 +7,7 @@ usage: benches/bench.py [CASE ...]       (all unless named)
   streams   8 clients x 32 HTTP/2 streams through two proxies    big       bodies of 1 MiB through one hop
   tcp       opaque TCP: small messages, and 1 MiB at a time      rate      added median latency at 1,000 requests/s
   idle      memory of idle connections, 10,000 of them           routes    10,000 routes, clusters and endpoints beside one
+  mtls      as double, by mutual TLS                             handshakes  each request a handshake between two proxies
   mesh      the mesh on one machine: start, a rule's way to all proxies, sidecars at rest, start of meshctl
   csr       certificates signed by the CA: alone, on an open connection, with a connection each
   crowd     100 pods on one machine: time until all are ready, CPU and memory by then

@@ -1,5 +1,5 @@
 """The data path beside Envoy: every case starts both from the same resources and loads them in turn."""
-import os, re, socket, statistics, time
+import os, re, socket, statistics, subprocess, time
 
 import resources
 from machine import BIN, ENVOY, LOAD_CPU, PROXY_CPU, ROUNDS, SECS, TMP, find, free_port, pss, run, run_time, spread, start, stop_all, wait_for
@@ -34,7 +34,7 @@ http {{ access_log off; keepalive_requests 1000000000; sendfile on; tcp_nopush o
 class Subject:
     """One or two proxies in a row: `port` leads to the first, `pids` are all of them."""
 
-    def __init__(self, name, upstream, protocols, **how):
+    def __init__(self, name, upstream, protocols, env=None, **how):
         self.name, self.pids, self.port = name, [], upstream
         for protocol in reversed(protocols):
             listen = free_port()
@@ -43,12 +43,68 @@ class Subject:
                 f.write(resources.proxy(listen, self.port, protocol, log=name == "envoy", **how))
             argv = ([ENVOY, "-c", path, "--concurrency", "1", "--base-id", str(listen), "-l", "error"] if name == "envoy"
                     else [f"{BIN}/mesh-proxy", "--config", path])
-            self.pids.append(start(argv, PROXY_CPU, **OURS).pid)
+            self.pids.append(start(argv, PROXY_CPU, **OURS, **(env or {})).pid)
             wait_for(listen)
             self.port = listen
 
     def cpu(self):
         return sum(run_time(pid) for pid in self.pids)
+
+
+def identity():
+    """The files of an SVID: its certificate, its key and the root, and its name."""
+    name = "spiffe://cluster.local/ns/bench/sa/bench"
+    certificate, key, root = files = [f"{TMP}/{file}.pem" for file in ("certificate", "key", "root")]
+    with open(f"{TMP}/extensions", "w") as f:
+        f.write(f"basicConstraints=critical,CA:false\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n"
+                f"subjectAltName=critical,URI:{name}\n")
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *curve, "-keyout", f"{TMP}/root.key", "-out", root, "-days", "2", "-subj", "/O=bench",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-addext", "subjectAltName=URI:spiffe://cluster.local")
+    openssl("req", *curve, "-keyout", key, "-out", f"{TMP}/request", "-subj", "/O=bench")
+    openssl("x509", "-req", "-in", f"{TMP}/request", "-CA", root, "-CAkey", f"{TMP}/root.key", "-CAcreateserial", "-days", "1",
+            "-extfile", f"{TMP}/extensions", "-out", certificate)
+    return files, name
+
+
+def openssl(*arguments):
+    ran = subprocess.run(["openssl", *arguments], capture_output=True, text=True)
+    if ran.returncode:
+        raise SystemExit(f"error: openssl {arguments[0]}: {ran.stderr}")
+
+
+def encrypted(upstream, between, resumes=True, each=None):
+    """Both of each: HTTP/1.1, mutual TLS between them, HTTP/1.1."""
+    files, name = identity()
+    pairs = []
+    for subject in ("envoy", "mesh-proxy"):
+        own = files if subject == "envoy" else None
+        env = dict(zip(("MESH_SVID_CERTIFICATE", "MESH_SVID_KEY", "MESH_SVID_ROOTS"), files))
+        last = Subject(subject, upstream, ["http"], env=env, tls_in=resources.tls_socket("Downstream", own))
+        first = Subject(subject, last.port, [between], env=env, each=each,
+                        tls_out=resources.tls_socket("Upstream", own, name, resumes))
+        first.pids += last.pids
+        pairs.append(first)
+    return pairs
+
+
+def mtls():
+    server, _ = backend()
+    try:
+        table("Two proxies, HTTP/2 by mutual TLS between them, per request of both",
+              interleave(encrypted(server, "http2"), CONNECTIONS, by_connections), CONNECTIONS, {"64 connections": 0.5})
+    finally:
+        stop_all()
+
+
+def handshakes():
+    server, _ = backend()
+    try:
+        for title, resumes, goal in [("A whole handshake", False, 1.0), ("A resumed handshake", True, 0.5)]:
+            results = interleave(encrypted(server, "http", resumes, each=1), ["8 connections"], lambda port, _: wrk(port, 8))
+            table(f"{title} between two proxies for each request, both sides of it", results, ["8 connections"], {"8 connections": goal})
+    finally:
+        stop_all()
 
 
 def subjects(upstream, *protocols, **how):
@@ -213,4 +269,4 @@ def where_possible(case):
     return measure
 
 
-CASES = {case.__name__: where_possible(case) for case in (hop, double, streams, big, tcp, rate, idle, routes)}
+CASES = {case.__name__: where_possible(case) for case in (hop, double, streams, big, tcp, rate, idle, routes, mtls, handshakes)}

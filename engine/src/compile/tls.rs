@@ -80,6 +80,7 @@ pub(super) fn server(message: core::TransportSocket) -> Result<Option<ServerTls>
 
 fn client(any: &protobuf::Any) -> Result<ClientTls, Refusal> {
     let mut context: tls::UpstreamTlsContext = typed(any, extension::UPSTREAM_TLS.1)?;
+    let resumes = context.max_session_keys.take().is_none_or(|most| most.value > 0);
     let server_name = take(&mut context.sni).into();
     let common = context.common_tls_context.take().unwrap_or_default();
     nothing_left(&context)?;
@@ -88,7 +89,7 @@ fn client(any: &protobuf::Any) -> Result<ClientTls, Refusal> {
         let why = "no name of the server is asked for, so any workload of the mesh could answer";
         return Err(Refusal::invalid(why)).at("common_tls_context");
     }
-    Ok(ClientTls { servers: common.servers, server_name, alpn: common.alpn })
+    Ok(ClientTls { servers: common.servers, server_name, alpn: common.alpn, resumes })
 }
 
 /// What both sides say of TLS.

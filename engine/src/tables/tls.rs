@@ -21,6 +21,8 @@ pub struct ClientTls {
     /// Words of ALPN for what may be spoken to the cluster, the best first (`mesh-h2`, `mesh-http/1.1`, `mesh`). A connection
     /// offers those of them that fit what it will carry: one for opaque bytes offers [`alpn::OPAQUE`] alone.
     pub alpn: Vec<Box<str>>,
+    /// Whether a handshake may build on an earlier one.
+    pub resumes: bool,
 }
 
 /// Words by which a cluster chooses how to connect to an endpoint, each with its value, in their order.

@@ -104,7 +104,10 @@ impl Configs {
         let config = self.svids.client_config(peers.clone(), &offered).map_err(|error| cannot(&error))?;
         let tickets = Arc::new(Tickets { svids: self.svids.clone(), kept: Mutex::default(), group: Mutex::default() });
         let mut config = ClientConfig::clone(&config);
-        config.resumption = Resumption::store(Arc::clone(&tickets) as Arc<dyn ClientSessionStore>);
+        config.resumption = match tls.resumes {
+            true => Resumption::store(Arc::clone(&tickets) as Arc<dyn ClientSessionStore>),
+            false => Resumption::disabled(),
+        };
         let name = ServerName::try_from(tls.server_name.to_string()).ok();
         config.enable_sni = name.is_some();
         let client = Arc::new(Client {

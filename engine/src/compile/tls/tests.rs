@@ -91,6 +91,18 @@ fn an_endpoint_gets_the_first_socket_whose_words_it_has() {
 }
 
 #[test]
+fn handshakes_build_on_earlier_ones_unless_no_session_is_kept() {
+    let resumes = |sessions: Value| {
+        let mut cluster = cluster(&common());
+        cluster["transport_socket_matches"][0]["transport_socket"]["typed_config"]["max_session_keys"] = sessions;
+        let tables = put(Kind::Cluster, &cluster).expect("a cluster");
+        tables.cluster_named("c").expect("the cluster").spec.sockets[0].tls.as_ref().expect("TLS").resumes
+    };
+    assert!(resumes(Value::Null) && resumes(json!(1)));
+    assert!(!resumes(json!(0)));
+}
+
+#[test]
 fn a_filter_chain_ends_tls_with_the_proxys_own_certificate() {
     let tables = put(Kind::Listener, &listener(&downstream(&common()))).expect("a listener");
     let chain = &tables.listener("l").expect("the listener").chains[0];
