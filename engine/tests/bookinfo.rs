@@ -5,7 +5,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -312,18 +312,19 @@ fn proxies_listen_where_there_are_addresses_of_ipv6_and_only_there() {
     let before = with_rules();
     let address: IpAddr = "fd00:10:96::99".parse().unwrap();
     let after = with_service(shop(Protocol::Http, address));
-    let additional = |model: &Model, name: &str| {
-        let mut node = sidecar(model, "reviews", "v1");
-        let mut workload = (*node.workload).clone();
-        workload.addresses.push(address);
-        if name == "virtual_inbound" {
-            node.workload = Arc::new(workload);
-        }
-        compiled(model, &node).tables().listener(name).unwrap().additional_addresses.clone()
+    let additional = |model: &Model, node: &Node, name: &str| {
+        compiled(model, node).tables().listener(name).unwrap().additional_addresses.clone()
     };
-    assert_eq!(additional(&before, "virtual_outbound"), []);
-    assert_eq!(additional(&after, "virtual_outbound"), ["[::]:15001".parse().unwrap()]);
-    assert_eq!(additional(&before, "virtual_inbound"), ["[::]:15006".parse().unwrap()]);
+    let of_one = sidecar(&before, "reviews", "v1");
+    let mut workload = (*of_one.workload).clone();
+    workload.addresses.push(address);
+    let of_both = Node { workload: Arc::new(workload), ..of_one.clone() };
+    for (name, port) in [("virtual_outbound", 15001), ("virtual_inbound", 15006)] {
+        assert_eq!(additional(&before, &of_one, name), []);
+        assert_eq!(additional(&before, &of_both, name), [(Ipv6Addr::UNSPECIFIED, port).into()]);
+    }
+    assert_eq!(additional(&before, &gateway(), "http"), []);
+    assert_eq!(additional(&after, &gateway(), "http"), [(Ipv6Addr::UNSPECIFIED, 8080).into()]);
     assert!(generate::affected(&before, &after).everything && generate::affected(&after, &before).everything);
     let node = sidecar(&after, "reviews", "v1");
     let tables = compiled(&after, &node).tables();
