@@ -26,7 +26,8 @@ pub(crate) async fn serve(
     socket: TcpStream,
 ) -> Result<(), Failure> {
     let mut arrival = path.arrival(&socket, accepted)?;
-    arrival.own = (edge == Edge::Outbound).then(|| canonical(arrival.peer).ip());
+    // Who connects from loopback is known by no address that others could not have as well.
+    arrival.own = Some(canonical(arrival.peer).ip()).filter(|ip| edge == Edge::Outbound && !ip.is_loopback());
     let tables = path.tables.load_full();
     let listener = tables.hand_over(accepted, arrival.destination);
     let port = arrival.destination.port();
