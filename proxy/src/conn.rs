@@ -197,6 +197,11 @@ impl Conn {
         if let Io::Secure(secure) = &mut self.io { Some(secure) } else { None }
     }
 
+    /// Whether the other end has refused it by TLS, before it has sent anything.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.received == 0 && matches!(&self.io, Io::Secure(secure) if secure.is_refused())
+    }
+
     /// Who has proved to be at the other end.
     pub(crate) fn peer(&self) -> Option<&Arc<SpiffeId>> {
         if let Io::Secure(secure) = &self.io { secure.peer() } else { None }

@@ -69,6 +69,11 @@ impl Link {
         }
     }
 
+    /// Whether the peer has refused the connection by TLS.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.wire().conn.is_refused()
+    }
+
     /// Whether the peer's first frame has come, and is one that opens a connection.
     pub(crate) fn has_settings(&self) -> bool {
         self.wire().frames.has_settings()

@@ -213,7 +213,8 @@ impl Session<'_> {
             let most = cluster.spec.requests_per_connection.map_or(u32::MAX, std::num::NonZero::get);
             let opened = path.multiplex.open(&maker, (conn, peer), most, cluster.spec.connect_timeout).await;
             // Who is said to have a proxy beside it may have lost it, or not have it yet.
-            if opened.is_err() && !self.speaks_h2(cluster) {
+            let is_other = opened.as_ref().is_err_and(|failure| !failure.is_connect());
+            if is_other && !self.speaks_h2(cluster) {
                 path.multiplex.take_for_text(&target.way);
                 return Err(Failure::UpstreamProtocol(crate::codec::Malformed::Frames));
             }

@@ -20,6 +20,7 @@ use crate::report::Report;
 use crate::retry::{Clock, Lost, Tries};
 use crate::side::Side;
 use crate::stream::Stream;
+use crate::tls::NoTls;
 use crate::upstream::{self, Active, InFlight, Target};
 
 /// An upstream that keeps saying that it has not looked at a request is asked so often.
@@ -135,6 +136,9 @@ impl Session<'_> {
             Err(Broken::Unseen) if !started && unseen < UNSEEN && call.body.can_restart() => return Ok(Tried::Unseen),
             // The endpoint closed an idle connection at the moment it was used: it has not seen the request.
             Err(Broken::Unanswered) if is_used && !started && self.can_repeat(call.body) => return Ok(Tried::Unseen),
+            Err(Broken::Unanswered) if matches!(&up, Up::Text(up) if up.is_refused()) => {
+                Failure::UpstreamTls(NoTls::Alert)
+            }
             Err(Broken::Unanswered | Broken::Unseen) => Failure::UpstreamReset,
             Err(Broken::TryTimeout) => Failure::Timeout,
             Err(Broken::Failed(failure)) => failure,

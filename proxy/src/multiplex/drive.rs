@@ -17,6 +17,7 @@ use crate::frames::Frames;
 use crate::link::Link;
 use crate::principals::Principal;
 use crate::timer::Deadline;
+use crate::tls::NoTls;
 use crate::upstream::Way;
 
 /// What one stream may have on its way to the proxy before it is passed on.
@@ -101,6 +102,9 @@ impl Driver {
     /// Ready when the peer's first frame has come.
     fn poll_greeted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let ended = Pin::new(&mut self.connection).poll(cx);
+        if self.link.is_refused() {
+            return Poll::Ready(Err(Failure::UpstreamTls(NoTls::Alert)));
+        }
         if let Poll::Ready(Err(_)) = self.link.poll_send(cx) {
             return Poll::Ready(Err(Failure::UpstreamReset));
         }

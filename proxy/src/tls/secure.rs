@@ -35,6 +35,8 @@ pub(crate) struct Secure {
     /// Whether the peer has said that no more bytes follow.
     has_ended: bool,
     has_closed: bool,
+    /// Whether the peer has ended it with an alert.
+    is_refused: bool,
 }
 
 /// The socket below, for the length of one poll.
@@ -71,7 +73,16 @@ fn invalid(error: rustls::Error) -> io::Error {
 impl Secure {
     /// TLS on a socket, from the begin of its handshake.
     pub(crate) fn new(socket: TcpStream, session: Connection) -> Self {
-        Secure { socket, session, peer: None, unread: 0, late: Vec::new(), has_ended: false, has_closed: false }
+        Secure {
+            socket,
+            session,
+            peer: None,
+            unread: 0,
+            late: Vec::new(),
+            has_ended: false,
+            has_closed: false,
+            is_refused: false,
+        }
     }
 
     /// The socket below.
@@ -82,6 +93,11 @@ impl Secure {
     /// Who is at the other end.
     pub(crate) fn peer(&self) -> Option<&Arc<SpiffeId>> {
         self.peer.as_ref()
+    }
+
+    /// Whether the peer has ended it with an alert. A server refuses its caller so after the caller's handshake is done.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     /// Takes bytes that have come from the peer.
@@ -98,7 +114,9 @@ impl Secure {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
                 _ => break,
             }
-            let state = self.session.process_new_packets().map_err(invalid)?;
+            let processed = self.session.process_new_packets();
+            self.is_refused |= matches!(processed, Err(rustls::Error::AlertReceived(_)));
+            let state = processed.map_err(invalid)?;
             self.unread = state.plaintext_bytes_to_read();
             self.has_ended |= state.peer_has_closed();
         }

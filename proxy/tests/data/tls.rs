@@ -452,3 +452,25 @@ async fn rules_ask_for_the_identity_that_a_certificate_proves() {
     let mut kept_out = Peer::connect(other.tcp("bytes", "reviews").await).await;
     assert!(kept_out.try_ask(get("/")).await.is_none());
 }
+
+#[tokio::test]
+async fn nothing_that_was_made_as_another_is_used_again() {
+    const RENAMED: &str = "spiffe://cluster.local/ns/shop/sa/renamed";
+    for has_proxy in [false, true] {
+        let upstream = Upstream::new().await;
+        let pair = Pair::with(upstream.address, Mode::Strict, has_proxy, Settings::default()).await;
+        upstream.serve(&pair.far.tasks, |_| ok("hello"));
+        let mut client = Peer::connect(pair.http).await;
+        assert_eq!(client.ask(get("/")).await.status(), 200);
+        let renamed = Member { id: RENAMED.parse().expect("an identity"), ..pair.caller };
+        pair.domain.renew(&renamed);
+        let label = format!("source_principal=\"{RENAMED}\"");
+        // The connections of before are given up as soon as the news is heard.
+        let is_known = async {
+            while !pair.far.metrics().contains(&label) {
+                assert_eq!(client.ask(get("/")).await.status(), 200);
+            }
+        };
+        tokio::time::timeout(crate::mesh::SOON, is_known).await.expect("requests go as the new one soon");
+    }
+}

@@ -326,3 +326,17 @@ async fn garbage_behind_a_client_hello_ends_the_connection() {
     client.rest().await;
     until("it is closed", || pair.handshakes("server", "tls_closed") == 1).await;
 }
+
+#[tokio::test]
+async fn a_caller_whom_the_server_refuses_is_told_so() {
+    for has_proxy in [false, true] {
+        let upstream = Upstream::new().await;
+        let pair = Pair::with(upstream.address, Mode::Strict, has_proxy, Settings::default()).await;
+        // The server trusts another root than that of its callers.
+        let other = Domain::new().root.bundle(&pair.server.id).expect("a bundle");
+        pair.server.publisher.publish_bundle(other);
+        let answer = Peer::connect(pair.http).await.ask(get("/")).await;
+        assert_eq!((answer.status(), answer.header("x-mesh-failure")), (503, Some("tls_alert")), "{has_proxy}");
+        assert!(pair.handshakes("server", "tls_unknown_root") >= 1);
+    }
+}
