@@ -133,7 +133,7 @@ impl Mesh {
     }
 
     /// Changes what an inbound listener takes.
-    pub fn set_mode(&self, name: &str, address: SocketAddr, mode: Mode, routes: &str, cluster: &str) {
+    pub fn set_mode(&self, (name, address): (&str, SocketAddr), mode: Mode, routes: &str, cluster: &str) {
         let mut message = inbound(name, mode, routes, cluster);
         message.address = Some(super::socket_address(address));
         self.put(Kind::Listener, name, &message);
@@ -141,14 +141,13 @@ impl Mesh {
 
     /// A cluster of one endpoint that is connected to by TLS, and must be one of `servers`; with `has_proxy` it takes HTTP/2.
     pub fn by_tls(&self, name: &str, address: SocketAddr, servers: &[&str], has_proxy: bool) {
-        self.by_tls_with(name, address, servers, has_proxy, |_| {});
+        self.by_tls_with((name, address), servers, has_proxy, |_| {});
     }
 
     /// The same, different in some way.
     pub fn by_tls_with(
         &self,
-        name: &str,
-        address: SocketAddr,
+        (name, address): (&str, SocketAddr),
         servers: &[&str],
         has_proxy: bool,
         change: impl FnOnce(&mut cluster::Cluster),

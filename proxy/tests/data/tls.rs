@@ -184,7 +184,7 @@ async fn calls_of_grpc_keep_their_trailers() {
     .await;
     let pair = Pair::with(application.address, Mode::Strict, true, Settings::default()).await;
     pair.far.cluster_with("app", &[application.address], by_h2);
-    pair.near.by_tls_with("reviews", pair.inbound, &[SERVER], true, by_h2);
+    pair.near.by_tls_with(("reviews", pair.inbound), &[SERVER], true, by_h2);
     let client = H2Client::connect(pair.http, &pair.near.tasks).await;
     let mut request = post("/Greeter/Hello");
     request.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
@@ -257,7 +257,7 @@ async fn a_permissive_port_takes_both_and_a_strict_one_tls_alone() {
         let line = metrics.lines().find(|line| line.starts_with("istio_requests_total{") && line.contains(&label));
         assert!(line.is_some_and(|line| line.ends_with(" 1")), "{label}: {metrics}");
     }
-    pair.far.set_mode("inbound", pair.inbound, Mode::Strict, "in", "app");
+    pair.far.set_mode(("inbound", pair.inbound), Mode::Strict, "in", "app");
     let refused = Peer::connect(pair.inbound).await.try_ask(get("/")).await;
     assert!(refused.is_none(), "clear text is answered: {refused:?}");
     assert_eq!(Peer::connect(pair.http).await.ask(get("/")).await.text(), "hello");
