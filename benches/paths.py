@@ -80,9 +80,9 @@ def encrypted(upstream, between, resumes=True, each=None):
     for subject in ("envoy", "mesh-proxy"):
         own = files if subject == "envoy" else None
         env = dict(zip(("MESH_SVID_CERTIFICATE", "MESH_SVID_KEY", "MESH_SVID_ROOTS"), files))
-        last = Subject(subject, upstream, ["http"], env=env, tls_in=resources.tls_socket("Downstream", own))
+        last = Subject(subject, upstream, ["http"], env=env, tls_in=resources.tls_socket("Downstream", own, between))
         first = Subject(subject, last.port, [between], env=env, each=each,
-                        tls_out=resources.tls_socket("Upstream", own, name, resumes))
+                        tls_out=resources.tls_socket("Upstream", own, between, name, resumes))
         first.pids += last.pids
         pairs.append(first)
     return pairs

@@ -23,12 +23,12 @@ def cluster(name, port, protocol="http"):
     return it
 
 
-def tls_socket(kind, files, server=None, resumes=True):
+def tls_socket(kind, files, inside, server=None, resumes=True):
     """Mutual TLS: with `files` (certificate, key, root) for Envoy, with the proxy's own identity for mesh-proxy."""
     names = {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": server}}]} if server else {}
     common = {"tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-              # Envoy knows HTTP/2 by its own word alone.
-              "alpn_protocols": ["h2", "http/1.1"] if files else ["mesh-h2", "mesh-http/1.1"]}
+              # Envoy takes the chosen word for what is inside, and knows its own words alone.
+              "alpn_protocols": ["h2" if inside == "http2" else "http/1.1"] if files else ["mesh-h2", "mesh-http/1.1"]}
     if files:
         certificate, key, root = ({"filename": file} for file in files)
         common |= {"tls_certificates": [{"certificate_chain": certificate, "private_key": key}],
