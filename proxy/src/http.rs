@@ -46,7 +46,7 @@ pub(crate) async fn serve(
     (edge, arrival): (Edge, Arrival),
     conn: Conn,
 ) -> Result<(), Failure> {
-    let session = Session::new(path, chosen.http(), (chosen.edge(edge), arrival.clone()));
+    let session = Session::new(path, chosen.http(), (chosen.edge(edge), arrival));
     // Nothing of this is moved from here on: a connection is to cost little while it is idle.
     let mut client = text::Client { session, chosen, conn };
     let is_h2 = client.session.is_h2(&mut client.conn).await;
@@ -61,7 +61,7 @@ pub(crate) async fn serve(
             None => return Ok(()),
         }
     };
-    let text::Client { chosen, conn, .. } = client;
+    let text::Client { session: Session { arrival, .. }, chosen, conn } = client;
     Box::pin(streams::serve(path, chosen, (edge, arrival), (conn, early))).await
 }
 

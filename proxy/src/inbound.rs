@@ -14,6 +14,7 @@ use crate::headers::Edge;
 use crate::http::{self, Chosen};
 use crate::origdst::canonical;
 use crate::tcp;
+use crate::upstream::Arrival;
 
 /// Serves one inbound connection, from its original destination to its report.
 ///
@@ -23,32 +24,43 @@ use crate::tcp;
 ///
 /// It ended before it was served as its caller meant.
 pub(crate) async fn serve(path: &DataPath, listener: &Arc<Listener>, socket: TcpStream) -> Result<(), Failure> {
-    const EDGE: Edge = Edge::Inbound;
+    // In a box of its own, so that a connection does not hold for ever what it began with.
+    let begun = Box::pin(begin(path, listener, socket)).await?;
+    let Some((chosen, arrival, conn)) = begun else { return Ok(()) };
+    http::serve(path, chosen, (EDGE, arrival), conn).await
+}
+
+const EDGE: Edge = Edge::Inbound;
+
+/// Finds out what a connection is, and gives back what is needed to serve it if it is HTTP; anything else is served.
+async fn begin(
+    path: &DataPath,
+    listener: &Arc<Listener>,
+    socket: TcpStream,
+) -> Result<Option<(Chosen, Arrival, Conn)>, Failure> {
     let mut arrival = path.arrival(&socket, listener)?;
     let port = arrival.destination.port();
     let mut conn = Conn::new(socket);
     let found = match inspect(path, listener, &mut conn, port).await {
         Ok(found) => found,
-        Err(Failure::SlowRequest) => return path.refuse(EDGE, &arrival, Failure::SlowRequest),
+        Err(Failure::SlowRequest) => return path.refuse(EDGE, &arrival, Failure::SlowRequest).map(|()| None),
         Err(failure) => return Err(failure),
     };
     let Some(chain) = found.chain(listener, port) else {
-        return path.refuse(EDGE, &arrival, Failure::NoRoute("no filter chain is for this connection"));
+        let failure = Failure::NoRoute("no filter chain is for this connection");
+        return path.refuse(EDGE, &arrival, failure).map(|()| None);
     };
     if chain.tls.is_none() {
         path.metrics.clear_text.count(canonical(arrival.peer).ip(), arrival.source, port, SystemTime::now());
     }
     if let Err(failure) = path.tls.end(chain, &mut conn, &mut arrival).await {
-        return path.refuse(EDGE, &arrival, failure);
+        return path.refuse(EDGE, &arrival, failure).map(|()| None);
     }
     match &chain.filter {
-        Filter::Http(http) => {
-            let chosen = Chosen::new(listener, (port, found), http);
-            http::serve(path, chosen, (EDGE, arrival), conn).await
-        }
+        Filter::Http(http) => Ok(Some((Chosen::new(listener, (port, found), http), arrival, conn))),
         Filter::Tcp(tcp) => {
             let tables = path.tables.load_full();
-            Box::pin(tcp::serve(path, &tables, tcp, (EDGE, arrival), (conn, found))).await
+            Box::pin(tcp::serve(path, &tables, tcp, (EDGE, arrival), (conn, found))).await.map(|()| None)
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::headers::Edge;
 use crate::http::{self, Chosen};
 use crate::origdst::canonical;
 use crate::tcp;
+use crate::upstream::Arrival;
 
 /// Serves one outbound connection, from its original destination to its report.
 ///
@@ -25,6 +26,19 @@ pub(crate) async fn serve(
     accepted: &Arc<Listener>,
     socket: TcpStream,
 ) -> Result<(), Failure> {
+    // In a box of its own, so that a connection does not hold for ever what it began with.
+    let begun = Box::pin(begin(path, edge, accepted, socket)).await?;
+    let Some((chosen, arrival, conn)) = begun else { return Ok(()) };
+    http::serve(path, chosen, (edge, arrival), conn).await
+}
+
+/// Finds out what a connection is, and gives back what is needed to serve it if it is HTTP; anything else is served.
+async fn begin(
+    path: &DataPath,
+    edge: Edge,
+    accepted: &Arc<Listener>,
+    socket: TcpStream,
+) -> Result<Option<(Chosen, Arrival, Conn)>, Failure> {
     let mut arrival = path.arrival(&socket, accepted)?;
     // Who connects from loopback is known by no address that others could not have as well.
     arrival.own = Some(canonical(arrival.peer).ip()).filter(|ip| edge == Edge::Outbound && !ip.is_loopback());
@@ -34,22 +48,21 @@ pub(crate) async fn serve(
     let mut conn = Conn::new(socket);
     let found = match inspect(path, listener, &mut conn, port).await {
         Ok(found) => found,
-        Err(Failure::SlowRequest) => return path.refuse(edge, &arrival, Failure::SlowRequest),
+        Err(Failure::SlowRequest) => return path.refuse(edge, &arrival, Failure::SlowRequest).map(|()| None),
         Err(failure) => return Err(failure),
     };
     let Some(chain) = found.chain(listener, port) else {
-        return path.refuse(edge, &arrival, Failure::NoRoute("no filter chain is for this connection"));
+        let failure = Failure::NoRoute("no filter chain is for this connection");
+        return path.refuse(edge, &arrival, failure).map(|()| None);
     };
     if let Err(failure) = path.tls.end(chain, &mut conn, &mut arrival).await {
-        return path.refuse(edge, &arrival, failure);
+        return path.refuse(edge, &arrival, failure).map(|()| None);
     }
     match &chain.filter {
-        Filter::Http(http) => {
-            let chosen = Chosen::new(listener, (port, found), http);
-            // A connection may outlive many tables: it does not keep those that it began with.
-            drop(tables);
-            http::serve(path, chosen, (edge, arrival), conn).await
+        // A connection may outlive many tables: it does not keep those that it began with.
+        Filter::Http(http) => Ok(Some((Chosen::new(listener, (port, found), http), arrival, conn))),
+        Filter::Tcp(tcp) => {
+            Box::pin(tcp::serve(path, &tables, tcp, (edge, arrival), (conn, found))).await.map(|()| None)
         }
-        Filter::Tcp(tcp) => Box::pin(tcp::serve(path, &tables, tcp, (edge, arrival), (conn, found))).await,
     }
 }
