@@ -327,12 +327,13 @@ impl DataPath {
             tracing::debug!(%error, "the connection is gone before it is served");
             return;
         }
-        let serving = async {
+        // Pinned here: moved on, it would take its memory twice.
+        let serving = std::pin::pin!(async {
             match edge {
                 Edge::Inbound => inbound::serve(self, listener, socket).await,
                 Edge::Outbound | Edge::Gateway => outbound::serve(self, edge, listener, socket).await,
             }
-        };
+        });
         if let Some(Err(failure)) = until_cut(&self.drain, serving).await {
             tracing::debug!(listener = %listener.name, failure = failure.code(), "a connection ended early");
         }
