@@ -141,14 +141,14 @@ pub(super) fn decide<'t>(session: &mut Session<'_>, tables: &'t Tables, http: &'
         Ok(path) => path,
         Err(why) => return Failure::BadPath(why).into(),
     };
-    let (arrival, authoriser) = (session.arrival.clone(), &session.path.authoriser);
-    let caller = authorise::caller(&arrival, &[]);
+    let (arrival, authoriser) = (&session.arrival, &session.path.authoriser);
+    let caller = authorise::caller(arrival, &[]);
     let asked = Asked { request, head: &head, method, authority: &authority, path: &path, caller };
     let authenticated = match authoriser.authenticate(http, &asked) {
         Ok(authenticated) => authenticated,
         Err(refusal) => return refusal.into(),
     };
-    let asked = Asked { caller: authorise::caller(&arrival, &authenticated.tokens), ..asked };
+    let asked = Asked { caller: authorise::caller(arrival, &authenticated.tokens), ..asked };
     let decision = decide_by_engine(tables, http, &asked, &mut upstream::dice, &mut NoTrace);
     if let Some(refusal) = authoriser.judged(&decision.admission) {
         return refusal.into();

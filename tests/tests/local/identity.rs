@@ -1,13 +1,11 @@
 //! Every workload has an identity, and `meshctl` shows it.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mesh_tests::mesh::Mesh;
 use mesh_tests::programs::{Scratch, eventually, run};
 
-use crate::life::{kill, namespace_of, processes_in};
+use crate::life::{kill, namespace_of, processes_in, under_load};
 
 pub(crate) fn every_proxy_has_the_identity_of_its_account(mesh: &Mesh) {
     let status = eventually(Duration::from_secs(20), || {
@@ -64,27 +62,12 @@ pub(crate) fn a_join_token_is_made_for_an_account_that_is_there(mesh: &Mesh) {
 pub(crate) fn a_rotation_of_the_root_interrupts_nothing(mesh: &Mesh) {
     let root = |mesh: &Mesh| mesh.json(&["ca", "status", "-o", "json"])["authorities"][0]["roots"].clone();
     let before = root(mesh);
-    let (is_over, failures) = (AtomicBool::new(false), Mutex::new(Vec::new()));
-    let served = std::thread::scope(|scope| {
-        let traffic = scope.spawn(|| {
-            let (mut browser, mut served) = (mesh.browser(), 0);
-            while !is_over.load(Ordering::Relaxed) {
-                match browser.get("/productpage", &[]) {
-                    Ok(answer) if answer.status == 200 => served += 1,
-                    Ok(answer) => failures.lock().expect("not poisoned").push(answer.status.to_string()),
-                    Err(error) => failures.lock().expect("not poisoned").push(error.to_string()),
-                }
-            }
-            served
-        });
+    let served = under_load(mesh, || {
         let rotated = mesh.meshctl(&["ca", "rotate", "root", "--wait", "--timeout", "120s"]);
-        is_over.store(true, Ordering::Relaxed);
         let lines = rotated.ok().stdout;
         assert_eq!(lines.lines().count(), 3, "three stages: {lines}");
-        traffic.join().expect("it ends")
     });
     assert!(served > 10, "there was traffic all the time");
-    assert_eq!(*failures.lock().expect("not poisoned"), Vec::<String>::new());
     let after = root(mesh);
     assert_eq!(after.as_array().map(Vec::len), Some(1), "the old root is gone: {after}");
     assert_ne!(before, after);
@@ -168,7 +151,7 @@ fn authority(mesh: &Mesh) -> Option<(serde_json::Value, String)> {
 pub(crate) fn a_rotation_goes_on_where_a_killed_ca_left_it(mesh: &Mesh) {
     let (before, stage) = authority(mesh).expect("the CA answers");
     assert_eq!(stage, "none");
-    let sent = crate::life::under_load(mesh, || {
+    let sent = under_load(mesh, || {
         for expected in ["added", "signing", "none"] {
             let one_stage = eventually(Duration::from_secs(60), || {
                 let ran = mesh.meshctl(&["ca", "rotate", "root", "--timeout", "60s"]);

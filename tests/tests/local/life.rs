@@ -73,22 +73,33 @@ pub(crate) fn kill(pid: u32) {
     let _ = run(Command::new("sh").args(["-c", &format!("kill -KILL {pid}")])).ok();
 }
 
-/// Pages without a break while something happens; gives their number. None may fail.
+/// Ends a load when it goes out of scope: without it the load of a test that fails would never end.
+struct Until<'a>(&'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Pages without a break, by two browsers, while something happens; gives their number. None may fail.
 pub(crate) fn under_load(mesh: &Mesh, what: impl FnOnce()) -> usize {
     let over = AtomicBool::new(false);
+    let browse = || {
+        let (mut browser, mut sent) = (mesh.browser(), 0_usize);
+        while !over.load(Ordering::Relaxed) {
+            let page = browser.get("/productpage", &[]).expect("the gateway answers");
+            assert!(page.status == 200 && !page.body.contains("unavailable"), "request {sent}: {}", page.body);
+            sent += 1;
+        }
+        sent
+    };
     std::thread::scope(|scope| {
-        let load = scope.spawn(|| {
-            let (mut browser, mut sent) = (mesh.browser(), 0_usize);
-            while !over.load(Ordering::Relaxed) {
-                let page = browser.get("/productpage", &[]).expect("the gateway answers");
-                assert!(page.status == 200 && !page.body.contains("unavailable"), "request {sent}: {}", page.body);
-                sent += 1;
-            }
-            sent
-        });
+        let load = [scope.spawn(browse), scope.spawn(browse)];
+        let end = Until(&over);
         what();
-        over.store(true, Ordering::Relaxed);
-        load.join().expect("no request failed")
+        drop(end);
+        load.into_iter().map(|browser| browser.join().expect("no request failed")).sum()
     })
 }
 

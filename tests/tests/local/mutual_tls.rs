@@ -1,11 +1,12 @@
 //! Connections between sidecars prove who both are and show nothing on the way; who has no sidecar is served, or kept out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mesh_tests::mesh::Mesh;
 use mesh_tests::programs::{Scratch, eventually, repository};
 use serde_json::Value;
+
+use crate::life::under_load;
 
 const PAGE: &str = "deploy/productpage-v1";
 const RATINGS: &str = "http://ratings:9080/ratings/0";
@@ -235,30 +236,13 @@ pub(crate) fn while_modes_flip_no_request_fails(mesh: &Mesh) {
             ),
         )
     });
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let load: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    let (mut browser, mut sent) = (mesh.browser(), 0_usize);
-                    while !over.load(Ordering::Relaxed) {
-                        let page = browser.get("/productpage", &[]).expect("the gateway answers");
-                        assert_eq!(page.status, 200, "request {sent}: {}", page.body);
-                        assert!(!page.body.contains("unavailable"), "request {sent}: {}", page.body);
-                        sent += 1;
-                    }
-                    sent
-                })
-            })
-            .collect();
+    let sent = under_load(mesh, || {
         for flip in 0..FLIPS {
             let _ = mesh.meshctl(&["apply", "-f", policies[flip % policies.len()].path(), "--wait"]).ok();
         }
-        over.store(true, Ordering::Relaxed);
-        let sent: usize = load.into_iter().map(|thread| thread.join().expect("no request failed")).sum();
-        println!("  {sent} pages during {FLIPS} flips, none failed");
-        assert!(sent > 100, "{sent}");
     });
+    println!("  {sent} pages during {FLIPS} flips, none failed");
+    assert!(sent > 100, "{sent}");
     let _ = mesh.meshctl(&["delete", "authentication-policy", "default", "-n", "default", "--wait"]).ok();
 }
 

@@ -1,11 +1,11 @@
 //! After each rule, requests go where it says.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use mesh_tests::mesh::Mesh;
 
+use crate::life::under_load;
 use crate::shares::is_about;
 
 /// How many requests a distribution is read from.
@@ -156,23 +156,8 @@ pub(crate) fn rules_of_the_classic_group_work_as_they_are(mesh: &Mesh) {
 pub(crate) fn while_rules_flip_no_request_fails(mesh: &Mesh) {
     mesh.without_rules();
     create(mesh, "route-rule-all-v1.yaml");
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let load: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    let (mut browser, mut sent) = (mesh.browser(), 0_usize);
-                    while !over.load(Ordering::Relaxed) {
-                        let page = browser.get("/productpage", &[]).expect("the gateway answers");
-                        assert_eq!(page.status, 200, "request {sent}: {}", page.body);
-                        assert!(!page.body.contains("unavailable"), "request {sent}: {}", page.body);
-                        sent += 1;
-                    }
-                    sent
-                })
-            })
-            .collect();
-        let started = SystemTime::now();
+    let started = SystemTime::now();
+    let sent = under_load(mesh, || {
         for flip in 0..200 {
             let version = if flip % 2 == 0 { "version=v3:100" } else { "version=v1:100" };
             let name = format!("flip-{}", flip % 3);
@@ -181,10 +166,8 @@ pub(crate) fn while_rules_flip_no_request_fails(mesh: &Mesh) {
             let _ = mesh.meshctl(&command).ok();
             let _ = mesh.meshctl(&["delete", "route-rule", &name]).ok();
         }
-        over.store(true, Ordering::Relaxed);
-        let sent: usize = load.into_iter().map(|thread| thread.join().expect("no request failed")).sum();
-        let took = started.elapsed().unwrap_or(Duration::ZERO);
-        println!("  {sent} pages during 200 flips in {took:.1?}, none failed");
-        assert!(sent > 100, "{sent}");
     });
+    let took = started.elapsed().unwrap_or(Duration::ZERO);
+    println!("  {sent} pages during 200 flips in {took:.1?}, none failed");
+    assert!(sent > 100, "{sent}");
 }
