@@ -7,30 +7,11 @@ mod issuer;
 
 use engine::tables::Provider;
 use engine::token::{KeySet, KeySetError, TokenError, encode, verify};
-use issuer::{ISSUER, Key, claims};
+use issuer::{Key, claims, provider};
 use serde_json::{Value, json};
 
 const ALGORITHMS: [&str; 10] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
-
-fn provider(keys: &str, audiences: &[&str]) -> Provider {
-    Provider {
-        name: "test".into(),
-        issuer: ISSUER.into(),
-        audiences: audiences.iter().map(|audience| (*audience).into()).collect(),
-        keys: KeySet::parse(keys.as_bytes()).unwrap(),
-        headers: Vec::new(),
-        params: Vec::new(),
-        cookies: Vec::new(),
-        forward: true,
-        payload_header: None,
-        claim_headers: Vec::new(),
-        key: "payload".into(),
-        skew: 60,
-        must_expire: true,
-        fingerprint: [0; 32],
-    }
-}
 
 fn verdict(provider: &Provider, token: &str) -> Result<(), TokenError> {
     verify(provider, token, 1500).map(drop)

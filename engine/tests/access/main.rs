@@ -23,7 +23,7 @@ use engine::request::{Caller, Connection, Simple};
 use engine::tables::{Filter, Http, Tables};
 use engine::token::{Verified, authenticate, verify};
 use engine::trace::{NoTrace, Recording, Step};
-use issuer::Key;
+use issuer::{Key, provider};
 use serde_json::{Value, json};
 use support::*;
 
@@ -321,28 +321,10 @@ fn token_with(claims: &Value) -> Verified {
     let key = Key::of("EdDSA");
     let mut claims = claims.clone();
     claims["exp"] = json!(2000);
-    let provider = issuer_of(claims["iss"].as_str().unwrap(), &key);
+    let mut provider = provider(&key.set(), &[]);
+    provider.issuer = claims["iss"].as_str().unwrap().into();
     let token = key.token("EdDSA", &claims);
     Verified { key: "payload".into(), claims: verify(&provider, &token, 1500).unwrap().into() }
-}
-
-fn issuer_of(issuer: &str, key: &Key) -> engine::tables::Provider {
-    engine::tables::Provider {
-        name: "test".into(),
-        issuer: issuer.into(),
-        audiences: Vec::new(),
-        keys: engine::token::KeySet::parse(key.set().as_bytes()).unwrap(),
-        headers: Vec::new(),
-        params: Vec::new(),
-        cookies: Vec::new(),
-        forward: true,
-        payload_header: None,
-        claim_headers: Vec::new(),
-        key: "payload".into(),
-        skew: 60,
-        must_expire: true,
-        fingerprint: [0; 32],
-    }
 }
 
 #[test]

@@ -7,7 +7,8 @@ use aws_lc_rs::signature::{
     self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
     EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaEncoding, RsaKeyPair,
 };
-use engine::token::encode;
+use engine::tables::Provider;
+use engine::token::{KeySet, encode};
 use serde_json::{Value, json};
 
 /// One key of an issuer.
@@ -19,6 +20,26 @@ pub(crate) enum Key {
 
 /// Whose tokens they are.
 pub(crate) const ISSUER: &str = "https://issuer.test";
+
+/// What is believed of the issuer with these keys, by these audiences.
+pub(crate) fn provider(keys: &str, audiences: &[&str]) -> Provider {
+    Provider {
+        name: "test".into(),
+        issuer: ISSUER.into(),
+        audiences: audiences.iter().map(|audience| (*audience).into()).collect(),
+        keys: KeySet::parse(keys.as_bytes()).unwrap(),
+        headers: Vec::new(),
+        params: Vec::new(),
+        cookies: Vec::new(),
+        forward: true,
+        payload_header: None,
+        claim_headers: Vec::new(),
+        key: "payload".into(),
+        skew: 60,
+        must_expire: true,
+        fingerprint: [0; 32],
+    }
+}
 
 impl Key {
     /// A key for an algorithm.
