@@ -40,8 +40,10 @@ pub(crate) enum Broken {
     Failed(Failure),
     /// The upstream closed the connection before a byte of its response: on a used connection it may never have seen the request.
     Unanswered,
-    /// The upstream said that it has not looked at the request.
+    /// The upstream said that it has not looked at the request: its connection ends.
     Unseen,
+    /// The upstream refused the request without looking at it.
+    Refused,
     /// The try took too long, the request has time left.
     TryTimeout,
     /// The upstream answered with a status after which the request is tried again, as has been counted already.

@@ -41,6 +41,9 @@ pub enum Failure {
     /// The endpoint closed or reset the connection before its answer was complete.
     #[error("the upstream closed the connection before its answer was complete")]
     UpstreamReset,
+    /// The endpoint refused the request without looking at it.
+    #[error("the upstream refused the request unseen: it takes no more, or its application is not there")]
+    UpstreamRefused,
     /// The endpoint's answer cannot be read.
     #[error("the answer of the upstream cannot be read: {0}")]
     UpstreamProtocol(Malformed),
@@ -99,6 +102,7 @@ impl Failure {
             Failure::UpstreamConnect => "upstream_connect",
             Failure::UpstreamTls(why) | Failure::DownstreamTls(why) => why.code(),
             Failure::UpstreamReset => "upstream_reset",
+            Failure::UpstreamRefused => "upstream_refused",
             Failure::UpstreamProtocol(_) => "upstream_protocol",
             Failure::Timeout => "timeout",
             Failure::FaultAbort(_) => "fault_abort",
@@ -125,6 +129,7 @@ impl Failure {
             Failure::Overflow(_) => "UO",
             Failure::UpstreamConnect | Failure::UpstreamTls(_) => "UF",
             Failure::UpstreamReset => "UC",
+            Failure::UpstreamRefused => "UR",
             Failure::UpstreamProtocol(_) => "UPE",
             Failure::Timeout => "UT",
             Failure::FaultAbort(_) => "FI",
@@ -146,6 +151,7 @@ impl Failure {
         match self {
             Failure::UpstreamConnect | Failure::UpstreamTls(_) => "UF,URX",
             Failure::UpstreamReset => "UC,URX",
+            Failure::UpstreamRefused => "UR,URX",
             Failure::Timeout => "UT,URX",
             other => other.flag(),
         }
@@ -162,6 +168,7 @@ impl Failure {
             | Failure::UpstreamConnect
             | Failure::UpstreamTls(_)
             | Failure::UpstreamReset
+            | Failure::UpstreamRefused
             | Failure::Draining => 503,
             Failure::UpstreamProtocol(_) => 502,
             Failure::Timeout => 504,
@@ -193,6 +200,7 @@ impl Failure {
             Failure::UpstreamConnect
             | Failure::UpstreamTls(_)
             | Failure::UpstreamReset
+            | Failure::UpstreamRefused
             | Failure::UpstreamProtocol(_)
             | Failure::Timeout => Fault::Upstream,
             Failure::BadRequest(_)
@@ -214,12 +222,6 @@ impl Failure {
             | Failure::Loop
             | Failure::Draining => Fault::Mesh,
         }
-    }
-
-    /// Whether another endpoint might do better, as far as the failure itself tells.
-    #[must_use]
-    pub fn may_retry(self) -> bool {
-        self.is_connect() || matches!(self, Failure::UpstreamReset | Failure::NoEndpoints)
     }
 
     /// Whether there is no connection, so that nothing can have been sent.
@@ -275,6 +277,7 @@ mod tests {
             (Failure::NoEndpoints, "no_endpoints", "UH", 503, Fault::Mesh),
             (Failure::Overflow("requests"), "overflow", "UO", 503, Fault::Mesh),
             (Failure::UpstreamReset, "upstream_reset", "UC", 503, Fault::Upstream),
+            (Failure::UpstreamRefused, "upstream_refused", "UR", 503, Fault::Upstream),
             (Failure::Timeout, "timeout", "UT", 504, Fault::Upstream),
             (Failure::FaultAbort(555), "fault_abort", "FI", 555, Fault::Mesh),
             (Failure::BadRequest(Malformed::Control), "bad_request", "DPE", 400, Fault::Caller),

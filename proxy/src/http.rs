@@ -104,6 +104,8 @@ struct Session<'p> {
     /// What the request asks the connection to become.
     switch: Option<Switch>,
     body_left: Left,
+    /// Whether it is asked by the proxy beside another application.
+    is_from_proxy: bool,
     /// Whether the application that asks speaks HTTP/2.
     is_from_h2: bool,
     /// Whether it calls by gRPC.
@@ -127,6 +129,7 @@ impl<'p> Session<'p> {
             fields: None,
             switch: None,
             body_left: Left::Nothing,
+            is_from_proxy: false,
             is_from_h2: false,
             is_grpc: false,
             is_upgraded: false,
@@ -178,6 +181,13 @@ impl<'p> Session<'p> {
         if failure.status() == 0 {
             return Next::Close;
         }
+        if let Side::Stream(stream) = down
+            && self.may_refuse(failure, report)
+        {
+            report.status = failure.status();
+            stream.refuse();
+            return Next::Close;
+        }
         let mut text = format!("{}: {failure}", failure.code());
         if self.path.authoriser.explains && !report.details.is_empty() {
             text.push_str(&format!(", by {}", report.details));
@@ -203,6 +213,12 @@ impl<'p> Session<'p> {
         let fields = if challenge.is_some() { &fields[..] } else { &fields[..2] };
         let body = text + "\n";
         self.answer(Reply { status: failure.status(), fields, body: body.as_bytes() }, down, report).await
+    }
+
+    /// Whether the proxy that asks may ask another endpoint: its request has not come to the application, or may come twice.
+    fn may_refuse(&self, failure: Failure, report: &Report) -> bool {
+        let is_unseen = failure == Failure::UpstreamConnect && (report.attempts == 0 || self.note.is_idempotent());
+        self.is_from_proxy && is_unseen
     }
 
     /// Answers by the proxy itself. A connection goes on unless the client still sends.

@@ -99,11 +99,9 @@ impl Pump {
         }
     }
 
-    /// Keeps what is sent up to so many bytes, so that it can be sent again.
-    #[must_use]
-    pub(crate) fn replayed(mut self, limit: usize) -> Self {
+    /// Keeps what is sent from now on up to so many bytes, so that it can be sent again.
+    pub(crate) fn keep(&mut self, limit: usize) {
         self.replay.limit = limit;
-        self
     }
 
     /// Whether all that has been taken from the sender can be sent again.
@@ -116,6 +114,11 @@ impl Pump {
     #[must_use]
     pub(crate) fn is_kept(&self) -> bool {
         self.replay.limit > 0 && !self.replay.is_lost
+    }
+
+    /// Lets go of what was kept: it will not be sent again.
+    pub(crate) fn keep_no_more(&mut self) {
+        self.replay = Replay { is_lost: true, ..Replay::default() };
     }
 
     /// Begins anew towards another receiver, with what stands in its `tx` before the body.

@@ -16,7 +16,7 @@ pub(crate) const MAX_REPLAY: usize = 64 * 1024;
 /// What became of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// No connection could be made: nothing has been sent.
+    /// No connection could be made, or the endpoint refused the request unseen.
     Connect,
     /// It was sent and not answered.
     Reset,
@@ -45,10 +45,10 @@ impl<'t> Tries<'t> {
         Tries { policy, cluster, is_idempotent, made: 0, active: None, tried: Vec::new(), is_exceeded: false }
     }
 
-    /// How much of the request's body is kept for another try.
+    /// Whether the policy has requests sent again that an endpoint may have seen.
     #[must_use]
-    pub(crate) fn replayed(&self) -> usize {
-        if self.policy.is_some() { MAX_REPLAY } else { 0 }
+    pub(crate) fn has_policy(&self) -> bool {
+        self.policy.is_some()
     }
 
     /// Whether the policy counts connections that cannot be made as tries.
@@ -61,6 +61,11 @@ impl<'t> Tries<'t> {
     #[must_use]
     pub(crate) fn tried(&self) -> &[SocketAddr] {
         &self.tried
+    }
+
+    /// Takes down that an endpoint takes nothing now: whatever the policy, another one may do better.
+    pub(crate) fn avoid(&mut self, target: &Target) {
+        self.tried.push(target.way.address);
     }
 
     /// Takes down that an endpoint is tried.

@@ -167,6 +167,12 @@ impl Stream {
         gone.map(drop)
     }
 
+    /// Tells the client that its request has not been looked at and may be sent again: RFC 9113, section 8.7.
+    pub(crate) fn refuse(&mut self) {
+        self.has_started = true;
+        self.reset(Reason::REFUSED_STREAM);
+    }
+
     /// Breaks the stream off, so that nothing is taken for complete.
     pub(crate) fn reset(&mut self, reason: Reason) {
         match (&mut self.send, &mut self.side) {

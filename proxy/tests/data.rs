@@ -31,6 +31,8 @@ mod mesh;
 mod opaque;
 #[path = "data/peers.rs"]
 mod peers;
+#[path = "data/refusals.rs"]
+mod refusals;
 #[path = "data/retries.rs"]
 mod retries;
 #[path = "data/routing.rs"]

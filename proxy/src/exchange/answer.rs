@@ -24,9 +24,10 @@ fn protocol(why: Malformed) -> Broken {
 
 /// What a stream's end before an answer means.
 pub(crate) fn unanswered(error: &h2::Error) -> Broken {
-    let is_refused = error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
-    if is_refused {
+    if error.is_remote() && error.is_go_away() {
         Broken::Unseen
+    } else if error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM) {
+        Broken::Refused
     } else if error.is_library() {
         protocol(Malformed::Frames)
     } else if error.is_reset() {
@@ -203,6 +204,7 @@ impl Exchange<'_, '_> {
     }
 
     fn begin_body(&mut self, pump: Pump) {
+        self.request.keep_no_more();
         self.answered = Some(Instant::now());
         self.answer = Answer::Body(pump.counting(self.client.is_patient));
     }

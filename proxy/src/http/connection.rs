@@ -154,8 +154,8 @@ impl Session<'_> {
                         upstream::observe(cluster, &target, true, || self.path.now());
                     }
                     // Nothing has been sent: another endpoint may do better.
+                    call.tries.avoid(&target);
                     if !failure.is_connect() || tried >= connects || target.endpoint.is_none() {
-                        call.tries.tries(&target);
                         return Err(failure);
                     }
                 }

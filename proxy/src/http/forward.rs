@@ -13,17 +13,18 @@ use crate::codec::{Body, Version};
 use crate::conn::Conn;
 use crate::exchange::{Broken, Client, Exchange, Finished, Parts};
 use crate::failure::Failure;
+use crate::headers::Edge;
 use crate::headers::h2::{SPOKEN, of_text, write_text};
 use crate::multiplex::Lease;
 use crate::pump::{Framing, Pump};
 use crate::report::Report;
-use crate::retry::{Clock, Lost, Tries};
+use crate::retry::{Clock, Lost, MAX_REPLAY, Tries};
 use crate::side::Side;
 use crate::stream::Stream;
 use crate::tls::NoTls;
 use crate::upstream::{self, Active, InFlight, Target};
 
-/// An upstream that keeps saying that it has not looked at a request is asked so often.
+/// Upstreams that say that they have not looked at a request are asked so often.
 const UNSEEN: usize = 3;
 
 /// A request on its way to a cluster.
@@ -61,7 +62,10 @@ impl Session<'_> {
         let retry = forwarded.retry();
         let mut tries = Tries::new(retry, cluster, self.note.is_idempotent());
         let mut clock = Clock::new(forwarded.timeout(), retry);
-        let mut body = self.request_body(down).replayed(tries.replayed());
+        let mut body = self.request_body(down);
+        if tries.has_policy() {
+            body.keep(MAX_REPLAY);
+        }
         let mut unseen = 0;
         loop {
             let call = Call { cluster, tries: &mut tries, clock: &mut clock, body: &mut body };
@@ -100,19 +104,13 @@ impl Session<'_> {
         report.attempts += 1;
         report.peer = line.peer(self.path);
         let flight = InFlight::at(&target);
-        let mut up = match line {
-            Line::Text(conn) => {
-                if self.note.format().is_some_and(Format::wants_upstream_local) {
-                    report.upstream_local = conn.local_address();
-                }
-                Up::Text(self.begin_text(conn))
-            }
-            Line::Lease(lease) => match self.begin_stream(lease, call.cluster, &target, call.body)? {
-                Some(stream) => Up::Stream(stream),
-                None if unseen < UNSEEN => return Ok(Tried::Unseen),
-                None => return Err(Failure::UpstreamReset),
-            },
+        let Some(mut up) = self.begin_at(line, &call, &target, report)? else {
+            return if unseen < UNSEEN { Ok(Tried::Unseen) } else { Err(Failure::UpstreamReset) };
         };
+        // What a proxy beside the endpoint refuses unseen is sent to another, policy or not.
+        if matches!(up, Up::Stream(_)) && self.edge != Edge::Inbound {
+            call.body.keep(MAX_REPLAY);
+        }
         call.body.restart(down, &mut up.side());
         let (ended, started) = self.exchange(&mut up, &mut call, down, report).await;
         let failure = match ended {
@@ -134,6 +132,7 @@ impl Session<'_> {
                 return Ok(Tried::Again);
             }
             Err(Broken::Unseen) if !started && unseen < UNSEEN && call.body.can_restart() => return Ok(Tried::Unseen),
+            Err(Broken::Refused) => Failure::UpstreamRefused,
             // The endpoint closed an idle connection at the moment it was used: it has not seen the request.
             Err(Broken::Unanswered) if is_used && !started && self.can_repeat(call.body) => return Ok(Tried::Unseen),
             Err(Broken::Unanswered) if matches!(&up, Up::Text(up) if up.is_refused()) => {
@@ -151,11 +150,8 @@ impl Session<'_> {
             report.failure = Some(failure);
             return Ok(Tried::Done(Next::Reset(failure)));
         }
-        let is_lost = failure == Failure::UpstreamReset || ended.is_err_and(|broken| broken == Broken::TryTimeout);
-        if is_lost && call.body.can_restart() && call.tries.again(Lost::Reset) {
-            return Ok(Tried::Again);
-        }
-        Err(failure)
+        let is_over = ended.is_err_and(|broken| broken == Broken::TryTimeout);
+        again(&mut call, &target, (failure, is_over), unseen)
     }
 
     /// The request's body, as it comes.
@@ -164,6 +160,25 @@ impl Session<'_> {
         match down {
             Side::Text(_) => Pump::new(Body::of_request(&self.request), framing),
             Side::Stream(stream) => Pump::of_stream(stream.has_ended(), framing).counting(self.is_grpc),
+        }
+    }
+
+    /// Puts the request's head on the line; none if that takes no more.
+    fn begin_at(
+        &mut self,
+        line: Line,
+        call: &Call<'_, '_>,
+        target: &Target,
+        report: &mut Report,
+    ) -> Result<Option<Up>, Failure> {
+        match line {
+            Line::Text(conn) => {
+                if self.note.format().is_some_and(Format::wants_upstream_local) {
+                    report.upstream_local = conn.local_address();
+                }
+                Ok(Some(Up::Text(self.begin_text(conn))))
+            }
+            Line::Lease(lease) => Ok(self.begin_stream(lease, call.cluster, target, call.body)?.map(Up::Stream)),
         }
     }
 
@@ -275,6 +290,31 @@ impl Session<'_> {
         down.set_unfinished(false);
         (ended, started)
     }
+}
+
+/// Whether a request that an endpoint has failed is sent again.
+fn again(
+    call: &mut Call<'_, '_>,
+    target: &Target,
+    (failure, is_over): (Failure, bool),
+    unseen: usize,
+) -> Result<Tried, Failure> {
+    if !call.body.can_restart() {
+        return Err(failure);
+    }
+    let lost = match failure {
+        Failure::UpstreamRefused => {
+            call.tries.avoid(target);
+            if unseen < UNSEEN {
+                return Ok(Tried::Unseen);
+            }
+            Lost::Connect
+        }
+        Failure::UpstreamReset => Lost::Reset,
+        _ if is_over => Lost::Reset,
+        _ => return Err(failure),
+    };
+    if call.tries.again(lost) { Ok(Tried::Again) } else { Err(failure) }
 }
 
 fn after(finished: Finished, down: &Side<'_>) -> Next {

@@ -213,6 +213,7 @@ impl Session<'_> {
                 write_request(&mut self.outgoing, &self.request, head, &changes);
             }
             Head::Fields(mut parts) => {
+                self.is_from_proxy = self.edge == Edge::Inbound && parts.headers.contains_key(SPOKEN);
                 self.is_from_h2 = !self.is_upgraded
                     && (self.edge != Edge::Inbound
                         || parts.headers.get(SPOKEN).is_none_or(|spoken| spoken != Version::Http11.as_str()));

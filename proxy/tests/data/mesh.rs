@@ -81,11 +81,14 @@ impl Mesh {
         self.put(Kind::Cluster, name, &message);
     }
 
-    /// A cluster of one endpoint, which has a proxy beside it.
-    pub fn beside_proxy(&self, name: &str, address: SocketAddr) {
-        let metadata = Some(metadata(&[("proxy", "h2")]));
-        let endpoint = endpoint::LbEndpoint { metadata, ..lb_endpoint(address) };
-        self.put(Kind::Cluster, name, &cluster(name, vec![endpoint]));
+    /// A cluster of endpoints that have proxies beside them.
+    pub fn beside_proxies(&self, name: &str, addresses: &[SocketAddr]) {
+        let metadata = || Some(metadata(&[("proxy", "h2")]));
+        let endpoints = addresses
+            .iter()
+            .map(|address| endpoint::LbEndpoint { metadata: metadata(), ..lb_endpoint(*address) })
+            .collect();
+        self.put(Kind::Cluster, name, &cluster(name, endpoints));
     }
 
     /// A cluster whose endpoints are in these states.

@@ -328,7 +328,7 @@ async fn upgrades_and_tunnels_pass_two_sidecars_that_speak_http2_with_each_other
     let upstream = Upstream::new().await;
     let (far, inbound) = mesh(&upstream, Edge::Inbound, &["websocket", "CONNECT"]).await;
     let near = Mesh::new();
-    near.beside_proxy("up", inbound);
+    near.beside_proxies("up", &[inbound]);
     near.routes("http", vec![forward("up"), tunnel("up")]);
     let address = near.http_with("http", Edge::Outbound, upgrades(&["websocket", "CONNECT"])).await;
     for (request, answer) in [(HANDSHAKE, SWITCHED), (CONNECT, "HTTP/1.1 200 OK\r\n\r\n")] {
