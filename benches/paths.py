@@ -31,11 +31,21 @@ http {{ access_log off; keepalive_requests 1000000000; sendfile on; tcp_nopush o
     return http, http2
 
 
-class Subject:
-    """One or two proxies in a row: `port` leads to the first, `pids` are all of them."""
+class Row:
+    """Proxies in a row: `port` leads to the first, `pids` are all of them."""
+
+    def __init__(self, name, port, pids):
+        self.name, self.port, self.pids = name, port, pids
+
+    def cpu(self):
+        return sum(run_time(pid) for pid in self.pids)
+
+
+class Subject(Row):
+    """One or two of Envoy or mesh-proxy."""
 
     def __init__(self, name, upstream, protocols, env=None, **how):
-        self.name, self.pids, self.port = name, [], upstream
+        super().__init__(name, upstream, [])
         for protocol in reversed(protocols):
             listen = free_port()
             path = f"{TMP}/{name}-{listen}.json"
@@ -46,65 +56,6 @@ class Subject:
             self.pids.append(start(argv, PROXY_CPU, **OURS, **(env or {})).pid)
             wait_for(listen)
             self.port = listen
-
-    def cpu(self):
-        return sum(run_time(pid) for pid in self.pids)
-
-
-def identity():
-    """The files of an SVID: its certificate, its key and the root, and its name."""
-    name = "spiffe://cluster.local/ns/bench/sa/bench"
-    certificate, key, root = files = [f"{TMP}/{file}.pem" for file in ("certificate", "key", "root")]
-    with open(f"{TMP}/extensions", "w") as f:
-        f.write(f"basicConstraints=critical,CA:false\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n"
-                f"subjectAltName=critical,URI:{name}\n")
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    openssl("req", "-x509", *curve, "-keyout", f"{TMP}/root.key", "-out", root, "-days", "2", "-subj", "/O=bench",
-            "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-addext", "subjectAltName=URI:spiffe://cluster.local")
-    openssl("req", *curve, "-keyout", key, "-out", f"{TMP}/request", "-subj", "/O=bench")
-    openssl("x509", "-req", "-in", f"{TMP}/request", "-CA", root, "-CAkey", f"{TMP}/root.key", "-CAcreateserial", "-days", "1",
-            "-extfile", f"{TMP}/extensions", "-out", certificate)
-    return files, name
-
-
-def openssl(*arguments):
-    ran = subprocess.run(["openssl", *arguments], capture_output=True, text=True)
-    if ran.returncode:
-        raise SystemExit(f"error: openssl {arguments[0]}: {ran.stderr}")
-
-
-def encrypted(upstream, between, resumes=True, each=None):
-    """Both of each: HTTP/1.1, mutual TLS between them, HTTP/1.1."""
-    files, name = identity()
-    pairs = []
-    for subject in ("envoy", "mesh-proxy"):
-        own = files if subject == "envoy" else None
-        env = dict(zip(("MESH_SVID_CERTIFICATE", "MESH_SVID_KEY", "MESH_SVID_ROOTS"), files))
-        last = Subject(subject, upstream, ["http"], env=env, tls_in=resources.tls_socket("Downstream", own, between))
-        first = Subject(subject, last.port, [between], env=env, each=each,
-                        tls_out=resources.tls_socket("Upstream", own, between, name, resumes))
-        first.pids += last.pids
-        pairs.append(first)
-    return pairs
-
-
-def mtls():
-    server, _ = backend()
-    try:
-        table("Two proxies, HTTP/2 by mutual TLS between them, per request of both",
-              interleave(encrypted(server, "http2"), CONNECTIONS, by_connections), CONNECTIONS, {"64 connections": 0.5})
-    finally:
-        stop_all()
-
-
-def handshakes():
-    server, _ = backend()
-    try:
-        for title, resumes, goal in [("A whole handshake", False, 1.0), ("A resumed handshake", True, 0.5)]:
-            results = interleave(encrypted(server, "http", resumes, each=1), ["8 connections"], lambda port, _: wrk(port, 8))
-            table(f"{title} between two proxies for each request, both sides of it", results, ["8 connections"], {"8 connections": goal})
-    finally:
-        stop_all()
 
 
 def subjects(upstream, *protocols, **how):
@@ -149,12 +100,16 @@ def interleave(subjects, cases, load):
 
 
 def table(title, results, cases, goals, unit="us of CPU"):
+    """Goals are ratios to Envoy."""
+    peers = [name for name in ("envoy", "haproxy") if any(who == name for _, who in results)]
     print(f"\n{title}: {unit}, {ROUNDS} rounds of {SECS} s", flush=True)
-    print(f"  {'':>22} {'envoy':>26} {'mesh-proxy':>26} {'ratio':>7}")
+    print(f"  {'':>22}" + "".join(f" {name:>26}" for name in [*peers, "mesh-proxy"]) + "".join(f" {'/ ' + name:>9}" for name in peers))
     for case in cases:
-        theirs, ours = results[(case, "envoy")], results[(case, "mesh-proxy")]
-        goal = f"   goal <= {goals[case]}" if case in goals else ""
-        print(f"  {case:>22} {spread(theirs):>26} {spread(ours):>26} {statistics.median(ours) / statistics.median(theirs):7.2f}{goal}", flush=True)
+        goal = f"   goal <= {goals[case]} of envoy" if case in goals else ""
+        ours = results[(case, "mesh-proxy")]
+        columns = "".join(f" {spread(results[(case, name)]):>26}" for name in [*peers, "mesh-proxy"])
+        ratios = "".join(f" {statistics.median(ours) / statistics.median(results[(case, name)]):9.2f}" for name in peers)
+        print(f"  {case:>22}{columns}{ratios}{goal}", flush=True)
 
 
 def compared(title, goals, port_of, protocols, load, cases, **how):
@@ -232,29 +187,32 @@ def routes():
 
 
 def idle():
-    """What a connection costs that has done a request and rests."""
     server, _ = backend()
     try:
-        print(f"\nIdle connections ({IDLE}, each after one request), KiB of PSS each", flush=True)
-        for subject in subjects(server, "http"):
-            # The first fill pools and grow the heap; only what comes after them is counted.
-            held, sizes = [], []
-            for count in (IDLE // 4, IDLE):
-                while len(held) < count:
-                    s = socket.create_connection(("127.0.0.1", subject.port), 5)
-                    s.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
-                    while b"the bench" not in s.recv(4096):
-                        pass
-                    held.append(s)
-                time.sleep(1)
-                sizes.append(pss(subject.pids[0]))
-            each = (sizes[1] - sizes[0]) * 1024 / (IDLE - IDLE // 4)
-            goal = "" if subject.name == "envoy" else "   goal <= 8"
-            print(f"  {subject.name:>12} {each:8.1f}{goal}", flush=True)
-            for s in held:
-                s.close()
+        rest(subjects(server, "http"), lambda subject: socket.create_connection(("127.0.0.1", subject.port), 5), IDLE, 8)
     finally:
         stop_all()
+
+
+def rest(subjects, connect, most, goal, what=""):
+    """What a connection costs that has done a request and rests."""
+    print(f"\nIdle connections{what} ({most}, each after one request), KiB of PSS each", flush=True)
+    for subject in subjects:
+        # The first fill pools and grow the heap; only what comes after them is counted.
+        held, sizes = [], []
+        for count in (most // 4, most):
+            while len(held) < count:
+                s = connect(subject)
+                s.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+                while b"the bench" not in s.recv(4096):
+                    pass
+                held.append(s)
+            time.sleep(1)
+            sizes.append(pss(subject.pids[-1]))
+        each = (sizes[1] - sizes[0]) * 1024 / (most - most // 4)
+        print(f"  {subject.name:>12} {each:8.1f}" + (f"   goal <= {goal}" if subject.name == "mesh-proxy" else ""), flush=True)
+        for s in held:
+            s.close()
 
 
 def where_possible(case):
@@ -269,4 +227,4 @@ def where_possible(case):
     return measure
 
 
-CASES = {case.__name__: where_possible(case) for case in (hop, double, streams, big, tcp, rate, idle, routes, mtls, handshakes)}
+CASES = {case.__name__: where_possible(case) for case in (hop, double, streams, big, tcp, rate, idle, routes)}
