@@ -1,7 +1,7 @@
 //! The binary with an identity in files: that it shows it, and what mutual TLS costs.
 //!
 //! The costs are measured by hand, with a build that is optimised:
-//! `mcargo test --release -p proxy --test control tls_cost -- --ignored --nocapture`
+//! `cargo test --release -p proxy --test control tls_cost -- --ignored --nocapture`
 
 use std::net::SocketAddr;
 use std::path::Path;
