@@ -17,6 +17,7 @@ pub mod egress_rule;
 pub mod fault;
 pub mod jwt;
 pub mod matching;
+pub mod mixer;
 pub mod rbac_config;
 pub mod resilience;
 pub mod route_rule;
@@ -51,6 +52,16 @@ pub enum Spec {
     RbacConfig(RbacConfig),
     /// Of an `AuthenticationPolicy`.
     AuthenticationPolicy(AuthenticationPolicy),
+    /// Of a `Rule`.
+    Rule(mixer::Rule),
+    /// Of an `Rbac`.
+    Rbac(mixer::Rbac),
+    /// Of an `Authorization`.
+    Authorization(mixer::Authorization),
+    /// Of a `Denier`.
+    Denier(mixer::Denier),
+    /// Of a `CheckNothing`.
+    CheckNothing(mixer::CheckNothing),
 }
 
 /// An object of one of our kinds, as meant.
@@ -68,6 +79,12 @@ pub enum Meant {
     RbacConfig(crate::model::RbacConfig),
     /// How callers prove who they are.
     AuthenticationPolicy(crate::model::AuthenticationPolicy),
+    /// What is asked about which requests.
+    Rule(crate::model::Rule),
+    /// What answers it.
+    Handler(crate::model::Handler),
+    /// What it is asked.
+    Instance(crate::model::Instance),
 }
 
 /// What decides the meaning of a spec besides its own text.
@@ -95,7 +112,19 @@ impl Spec {
             k if k == kinds::SERVICE_ROLE_BINDING.kind => context.read(node).map(Spec::ServiceRoleBinding),
             k if k == kinds::RBAC_CONFIG.kind => context.read(node).map(Spec::RbacConfig),
             k if k == kinds::AUTHENTICATION_POLICY.kind => context.read(node).map(Spec::AuthenticationPolicy),
+            k if k == kinds::RULE.kind => context.read(node).map(Spec::Rule),
+            k if k == kinds::RBAC.kind => context.read(node).map(Spec::Rbac),
+            k if k == kinds::AUTHORIZATION.kind => context.read(node).map(Spec::Authorization),
+            k if k == kinds::DENIER.kind => context.read(node).map(Spec::Denier),
+            k if k == kinds::CHECK_NOTHING.kind => context.read(node).map(Spec::CheckNothing),
             _ => None,
+        }
+    }
+
+    /// Takes the name of the classic system namespace for that of the mesh's own, as files of that era mean it.
+    pub fn in_own_namespace(&mut self) {
+        if let Spec::ServiceRoleBinding(binding) = self {
+            binding.in_own_namespace();
         }
     }
 
@@ -115,6 +144,11 @@ impl Spec {
             Spec::ServiceRoleBinding(binding) => binding.mean(around, context).map(Meant::ServiceRoleBinding),
             Spec::RbacConfig(config) => config.mean(around, context).map(Meant::RbacConfig),
             Spec::AuthenticationPolicy(policy) => policy.mean(around, context).map(Meant::AuthenticationPolicy),
+            Spec::Rule(rule) => rule.mean(around, context).map(Meant::Rule),
+            Spec::Rbac(rbac) => rbac.mean(context).map(Meant::Handler),
+            Spec::Authorization(authorization) => authorization.mean(context).map(Meant::Instance),
+            Spec::Denier(denier) => denier.mean(context).map(Meant::Handler),
+            Spec::CheckNothing(_) => Some(Meant::Instance(crate::model::Instance::CheckNothing)),
         }
     }
 }

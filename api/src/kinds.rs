@@ -110,6 +110,69 @@ pub const AUTHENTICATION_POLICY: Kind = Kind {
     in_force: true,
 };
 
+/// What is asked about which requests.
+pub const RULE: Kind = Kind {
+    kind: "Rule",
+    plural: "rules",
+    singular: "rule",
+    dashed: "rule",
+    dashed_plural: "rules",
+    short: &[],
+    namespaced: true,
+    in_force: true,
+};
+
+/// A handler that asks roles.
+pub const RBAC: Kind = Kind {
+    kind: "Rbac",
+    plural: "rbacs",
+    singular: "rbac",
+    dashed: "rbac",
+    dashed_plural: "rbacs",
+    short: &[],
+    namespaced: true,
+    in_force: true,
+};
+
+/// An instance for it: who does what.
+pub const AUTHORIZATION: Kind = Kind {
+    kind: "Authorization",
+    plural: "authorizations",
+    singular: "authorization",
+    dashed: "authorization",
+    dashed_plural: "authorizations",
+    short: &[],
+    namespaced: true,
+    in_force: true,
+};
+
+/// A handler that refuses.
+pub const DENIER: Kind = Kind {
+    kind: "Denier",
+    plural: "deniers",
+    singular: "denier",
+    dashed: "denier",
+    dashed_plural: "deniers",
+    short: &[],
+    namespaced: true,
+    in_force: true,
+};
+
+/// An instance for it, which says nothing.
+pub const CHECK_NOTHING: Kind = Kind {
+    kind: "CheckNothing",
+    plural: "checknothings",
+    singular: "checknothing",
+    dashed: "check-nothing",
+    dashed_plural: "check-nothings",
+    short: &[],
+    namespaced: true,
+    in_force: true,
+};
+
+/// Mixer's kinds, which the classic files write in lower case.
+const OF_MIXER: [&Kind; 5] = [&RULE, &RBAC, &AUTHORIZATION, &DENIER, &CHECK_NOTHING];
+
 /// The kinds that have a command-line name of their own.
 pub const KINDS: &[Kind] = &[
     ROUTE_RULE,
@@ -119,6 +182,11 @@ pub const KINDS: &[Kind] = &[
     SERVICE_ROLE_BINDING,
     RBAC_CONFIG,
     AUTHENTICATION_POLICY,
+    RULE,
+    RBAC,
+    AUTHORIZATION,
+    DENIER,
+    CHECK_NOTHING,
 ];
 
 /// Kinds of our groups that are understood by name alone: Mixer's, its adapters' and templates', and identity's.
@@ -126,7 +194,6 @@ const LATER: &[&str] = &[
     "AttributeManifest",
     "Handler",
     "Instance",
-    "Rule",
     "Template",
     "Adapter",
     "QuotaSpec",
@@ -135,11 +202,9 @@ const LATER: &[&str] = &[
     "HTTPAPISpecBinding",
     "EndUserAuthenticationPolicySpec",
     "EndUserAuthenticationPolicySpecBinding",
-    "Denier",
     "ListChecker",
     "MemQuota",
     "RedisQuota",
-    "Rbac",
     "Opa",
     "Stdio",
     "Prometheus",
@@ -148,11 +213,9 @@ const LATER: &[&str] = &[
     "Otlp",
     "KubernetesEnv",
     "Noop",
-    "CheckNothing",
     "ReportNothing",
     "ListEntry",
     "ApiKey",
-    "Authorization",
     "Quota",
     "Metric",
     "LogEntry",
@@ -202,14 +265,20 @@ pub fn meaning(api_version: &str, kind: &str) -> Meaning {
     if version != VERSION && !(group == CLASSIC_GROUP && version == "v1beta1") {
         return Meaning::UnknownVersion;
     }
-    if let Some(ours) = KINDS.iter().find(|ours| ours.kind == kind) {
+    if let Some(ours) = KINDS.iter().find(|ours| ours.is_written(kind)) {
         return Meaning::Ours(ours);
     }
-    if LATER.iter().any(|later| later.eq_ignore_ascii_case(kind)) {
+    if is_later(kind) {
         return Meaning::Later;
     }
     let known = KINDS.iter().map(|ours| ours.kind).chain(LATER.iter().copied());
     Meaning::Unknown { meant: suggest::closest(kind, known) }
+}
+
+/// Whether a kind of our groups is understood by name alone, in any case: an adapter or a template, say.
+#[must_use]
+pub fn is_later(kind: &str) -> bool {
+    LATER.iter().any(|later| later.eq_ignore_ascii_case(kind))
 }
 
 /// The kind that a user names on the command line, in any spelling and case.
@@ -240,9 +309,22 @@ pub fn named(word: &str) -> Result<&'static Kind, UnknownKind> {
 }
 
 impl Kind {
+    /// Whether `kind:` of an object may be written so. The classic files have Mixer's kinds in lower case.
+    #[must_use]
+    pub fn is_written(&self, kind: &str) -> bool {
+        self.kind == kind || (self.singular == kind && self.is_of_mixer())
+    }
+
+    /// Whether it is one of Mixer's: rules, and what they refer to.
+    #[must_use]
+    pub fn is_of_mixer(&self) -> bool {
+        OF_MIXER.contains(&self)
+    }
+
     /// Every word that means this kind, in lower case.
     pub fn spellings(&self) -> impl Iterator<Item = &'static str> {
-        [self.singular, self.plural, self.dashed, self.dashed_plural].into_iter().chain(self.short.iter().copied())
+        let dashed = [self.dashed, self.dashed_plural].into_iter().filter(|word| word.contains('-'));
+        [self.singular, self.plural].into_iter().chain(dashed).chain(self.short.iter().copied())
     }
 }
 
@@ -288,7 +370,9 @@ mod tests {
             ("config.meshctl.io/v1alpha2", "RouteRule", Meaning::Ours(&ROUTE_RULE)),
             ("config.istio.io/v1alpha2", "RouteRule", Meaning::Ours(&ROUTE_RULE)),
             ("config.istio.io/v1beta1", "DestinationPolicy", Meaning::Ours(&DESTINATION_POLICY)),
-            ("config.istio.io/v1alpha2", "denier", Meaning::Later),
+            ("config.istio.io/v1alpha2", "denier", Meaning::Ours(&DENIER)),
+            ("config.meshctl.io/v1alpha2", "CheckNothing", Meaning::Ours(&CHECK_NOTHING)),
+            ("config.istio.io/v1alpha2", "listchecker", Meaning::Later),
             ("config.istio.io/v1alpha2", "RouteRul", Meaning::Unknown { meant: Some("RouteRule") }),
             ("config.istio.io/v1alpha2", "routerule", Meaning::Unknown { meant: Some("RouteRule") }),
             ("config.istio.io/v1alpha2", "Deployment", Meaning::Unknown { meant: None }),

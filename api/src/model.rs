@@ -16,6 +16,7 @@ use crate::problem::Location;
 mod access;
 mod identity;
 mod index;
+mod mixer;
 mod order;
 mod resilience;
 
@@ -25,6 +26,7 @@ pub use access::{
     SubjectTest, is_service,
 };
 pub use identity::{Accounts, MeshTls};
+pub use mixer::{Action as RuleAction, Adapter, Handler, Instance, Mixer, Reference, Rule, Test};
 pub use resilience::{CircuitBreaker, Outlier, Retries};
 
 pub use index::{About, ByService, Shared};

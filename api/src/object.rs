@@ -8,7 +8,7 @@ use crate::config::{Meant, Spec, Surroundings, check};
 use crate::kinds::{self, Kind, Meaning};
 use crate::kubernetes::basic;
 use crate::model::{Key, Origin};
-use crate::names::{CLASSIC_GROUP, DEFAULT_DOMAIN, GROUP};
+use crate::names::{CLASSIC_GROUP, CLASSIC_SYSTEM_NAMESPACE, DEFAULT_DOMAIN, GROUP, SYSTEM_NAMESPACE};
 use crate::problem::{Location, NOT_IN_FORCE, Problem};
 use crate::read::{Context, Read};
 use crate::yaml::{self, Node, Value};
@@ -125,6 +125,8 @@ pub fn mean(object: &Json, origin: &Origin, domain: &str) -> (Option<Meant>, Vec
         Some(Meant::ServiceRoleBinding(binding)) => binding.origin = origin.clone(),
         Some(Meant::RbacConfig(config)) => config.origin = origin.clone(),
         Some(Meant::AuthenticationPolicy(policy)) => policy.origin = origin.clone(),
+        Some(Meant::Rule(rule)) => rule.origin = origin.clone(),
+        Some(Meant::Handler(_) | Meant::Instance(_)) => {}
         None => {}
     }
     (meant, problems)
@@ -161,15 +163,24 @@ struct Judged {
 fn parse<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<ParsedObject> {
     let judged = judge(node, DEFAULT_DOMAIN, context)?;
     let Judged { envelope, spec, .. } = judged;
-    let Envelope { api_version, kind, name, namespace, meaning } = envelope;
+    let Envelope { api_version, kind, name, mut namespace, meaning } = envelope;
     let ours = match meaning {
         Meaning::Ours(kind) => Some(kind),
         _ => None,
     };
-    let json = match (ours, &spec) {
+    let mut json = match (ours, &spec) {
         (Some(kind), Some(spec)) => render(kind, node.field("metadata").map(Node::to_json).unwrap_or_default(), spec),
         _ => node.to_json(),
     };
+    // What the classic files say of the whole mesh is kept where the mesh is, whose system namespace has another name.
+    let is_of_mesh = |kind: &Kind| kind.is_of_mixer() || *kind == kinds::RBAC_CONFIG;
+    if ours.is_some_and(is_of_mesh)
+        && is_classic(&api_version)
+        && namespace.as_deref() == Some(CLASSIC_SYSTEM_NAMESPACE)
+    {
+        json["metadata"]["namespace"] = SYSTEM_NAMESPACE.into();
+        namespace = Some(SYSTEM_NAMESPACE.to_owned());
+    }
     let is_accepted = context.errors() == 0;
     Some(ParsedObject { api_version, kind, name, namespace, location: context.origin(), json, ours, is_accepted })
 }
@@ -204,8 +215,11 @@ fn judge<'a>(node: &'a Node, domain: &str, context: &mut Context<'a>) -> Option<
             let namespace = namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
             let origin = Origin { resource_version: String::new(), location: context.origin() };
             let around = Surroundings { key: Key { namespace, name: name.clone() }, origin, domain };
-            if let Some(spec) = node.field("spec").filter(|spec| !spec.is_null()) {
+            if let Some(spec) = node.field("spec").filter(|spec| !spec.is_null()).or(nothing_to_say(ours)) {
                 judged.spec = context.within("spec", |context| Spec::read(ours, spec, context));
+                if let (Some(spec), true) = (&mut judged.spec, is_classic(api_version)) {
+                    spec.in_own_namespace();
+                }
                 judged.meant = context.within("spec", |context| judged.spec.as_ref()?.mean(&around, context));
             } else {
                 context.error_with_hint("`spec` is missing", format!("a {kind} says what it wants in `spec`"));
@@ -239,7 +253,7 @@ fn judge<'a>(node: &'a Node, domain: &str, context: &mut Context<'a>) -> Option<
             context.error_with_hint(format!("there is no version `{api_version}`"), hint);
         }),
         Meaning::Foreign => {
-            if let Some(ours) = kinds::KINDS.iter().find(|ours| ours.kind == kind) {
+            if let Some(ours) = kinds::KINDS.iter().find(|ours| ours.kind == kind && !ours.is_of_mixer()) {
                 context.within("apiVersion", |context| {
                     let message = format!("`{}` is not a kind of `{api_version}`", ours.kind);
                     context.error_with_hint(message, format!("write `apiVersion: {}`", kinds::api_version()));
@@ -249,6 +263,16 @@ fn judge<'a>(node: &'a Node, domain: &str, context: &mut Context<'a>) -> Option<
         }
     }
     Some(judged)
+}
+
+/// What stands for a missing `spec` of kinds that have nothing in it.
+fn nothing_to_say(kind: &Kind) -> Option<&'static Node> {
+    static NOTHING: Node = Node { mark: None, value: Value::Map(Vec::new()) };
+    (*kind == kinds::CHECK_NOTHING).then_some(&NOTHING)
+}
+
+fn is_classic(api_version: &str) -> bool {
+    api_version.rsplit_once('/').is_some_and(|(group, _)| group == CLASSIC_GROUP)
 }
 
 /// Reads what every object has, and lets the context name the object.

@@ -21,11 +21,12 @@ mod access;
 mod doubts;
 mod endpoints;
 mod ingress;
+mod mixer;
 mod protocol;
 mod resource;
 
 pub use protocol::protocol;
-pub use resource::Resource;
+pub use resource::{MixerKind, Resource};
 
 /// Everything that the mesh knows of the cluster, and the model that follows from it.
 #[derive(Debug, Clone, Default)]

@@ -28,6 +28,11 @@ const KNOWN: &[(&str, &str, &str, &str, &str, bool)] = &[
     (GROUP, VERSION, "ServiceRoleBinding", "servicerolebindings", "srb", true),
     (GROUP, VERSION, "RbacConfig", "rbacconfigs", "rbc", true),
     (GROUP, VERSION, "AuthenticationPolicy", "authenticationpolicies", "ap", true),
+    (GROUP, VERSION, "Rule", "rules", "", true),
+    (GROUP, VERSION, "Rbac", "rbacs", "", true),
+    (GROUP, VERSION, "Authorization", "authorizations", "", true),
+    (GROUP, VERSION, "Denier", "deniers", "", true),
+    (GROUP, VERSION, "CheckNothing", "checknothings", "", true),
     ("", "v1", "Pod", "pods", "po", true),
     ("", "v1", "Service", "services", "svc", true),
     ("", "v1", "Namespace", "namespaces", "ns", false),
@@ -168,6 +173,10 @@ pub fn by_word(word: &str) -> Option<Resource> {
 pub fn by_kind(api_version: &str, kind: &str) -> Option<Resource> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let group = if group == CLASSIC_GROUP { GROUP } else { group };
+    let kind = match api::kinds::meaning(api_version, kind) {
+        api::kinds::Meaning::Ours(ours) => ours.kind,
+        _ => kind,
+    };
     KNOWN.iter().find(|row| row.0 == group && row.1 == version && row.2 == kind).map(Resource::known)
 }
 

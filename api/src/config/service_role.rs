@@ -176,7 +176,8 @@ fn is_of_namespace(pattern: &Pattern, around: &Surroundings<'_>, context: &mut C
     }
 }
 
-fn path(pattern: Pattern, context: &mut Context<'_>) -> Option<Pattern> {
+/// Checks a pattern of paths: one that no path in canonical form can have is refused.
+pub(super) fn path(pattern: Pattern, context: &mut Context<'_>) -> Option<Pattern> {
     let text = pattern.text();
     if matches!(pattern, Pattern::Exact(_) | Pattern::Prefix(_)) && !text.starts_with('/') {
         context.error_with_hint(format!("no path begins with `{text}`"), format!("write `/{text}`, or `*{text}`"));
@@ -206,7 +207,8 @@ fn path(pattern: Pattern, context: &mut Context<'_>) -> Option<Pattern> {
     Some(pattern)
 }
 
-fn method(pattern: Pattern, context: &mut Context<'_>) -> Option<Pattern> {
+/// Checks a pattern of methods.
+pub(super) fn method(pattern: Pattern, context: &mut Context<'_>) -> Option<Pattern> {
     let text = pattern.text();
     if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&byte)) {
         context.error(format!("`{pattern}` is no method"));

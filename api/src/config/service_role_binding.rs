@@ -8,6 +8,7 @@ use super::rbac_config::EnforcementMode;
 use super::service_role::{bracketed, network, pattern, unknown_key};
 use super::{Surroundings, check};
 use crate::model::{self, AccessSubject, Pattern, SourceService, SubjectTest};
+use crate::names::{CLASSIC_SYSTEM_NAMESPACE, SYSTEM_NAMESPACE};
 use crate::read::{Context, Read};
 use crate::yaml::Node;
 
@@ -95,6 +96,16 @@ impl Read for RoleRef {
 }
 
 impl ServiceRoleBinding {
+    /// Takes callers from the classic system namespace for those from the mesh's own.
+    pub(super) fn in_own_namespace(&mut self) {
+        let subjects = self.subjects.iter_mut().flatten();
+        for (key, value) in subjects.flat_map(|subject| subject.properties.iter_mut().flatten()) {
+            if ["namespace", "source.namespace"].contains(&key.as_str()) && value == CLASSIC_SYSTEM_NAMESPACE {
+                SYSTEM_NAMESPACE.clone_into(value);
+            }
+        }
+    }
+
     /// Checks the binding and says what it means, with `context` looking at `spec`.
     pub fn mean(&self, around: &Surroundings<'_>, context: &mut Context<'_>) -> Option<model::ServiceRoleBinding> {
         let subjects = context.within("subjects", |context| {

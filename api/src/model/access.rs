@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Host, Key, Origin};
+use super::{Host, Key, Mixer, Origin};
 use crate::names::{CLASSIC_SYSTEM_NAMESPACE, SYSTEM_NAMESPACE};
 
 /// Everything that decides whether a request is let in.
@@ -21,6 +21,8 @@ pub struct Access {
     pub bindings: BTreeMap<Key, Arc<ServiceRoleBinding>>,
     /// How callers prove who they are, by key.
     pub authentication: BTreeMap<Key, Arc<AuthenticationPolicy>>,
+    /// Rules that ask roles, or refuse.
+    pub mixer: Mixer,
     /// Key sets that were fetched, by URI: the last good text of each.
     pub key_sets: BTreeMap<String, Arc<str>>,
 }

@@ -87,7 +87,7 @@ fn what_is_understood_but_not_in_force_is_refused_with_those_words() {
         assert!(found.len() == 1 && found[0].ends_with(&expected), "{field}: {found:?}");
     }
     let kinds = "apiVersion: networking.istio.io/v1alpha3\nkind: VirtualService\nmetadata: {name: a}\n---\n\
-                 apiVersion: config.istio.io/v1alpha2\nkind: denier\nmetadata: {name: a}\nspec: {}\n";
+                 apiVersion: config.istio.io/v1alpha2\nkind: memquota\nmetadata: {name: a}\nspec: {}\n";
     let found = report(kinds);
     assert_eq!(found.len(), 2);
     assert!(found.iter().all(|line| line.contains("is understood but not in force yet")), "{found:?}");

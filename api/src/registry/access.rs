@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Registry, Resource};
+use super::{MixerKind, Registry, Resource, mixer};
 use crate::config::Meant;
 use crate::model::{Access, AuthenticationPolicy, Key, KeySource, Shared};
 use crate::problem::Problem;
@@ -29,17 +29,18 @@ pub(super) fn put(access: &mut Shared<Access>, resource: Resource, key: &Key, me
         (Resource::AuthenticationPolicy { .. }, _) => {
             put_in(access, |a| &a.authentication, |a| &mut a.authentication, key, None)
         }
+        (Resource::Mixer { kind, .. }, meant) => mixer::put(access, kind, key, meant),
         _ => false,
     }
 }
 
-type Objects<V> = BTreeMap<Key, Arc<V>>;
+type Objects<K, V> = BTreeMap<K, Arc<V>>;
 
-fn put_in<V: PartialEq>(
+pub(super) fn put_in<K: Ord + Clone, V: PartialEq>(
     access: &mut Shared<Access>,
-    objects: fn(&Access) -> &Objects<V>,
-    objects_mut: fn(&mut Access) -> &mut Objects<V>,
-    key: &Key,
+    objects: fn(&Access) -> &Objects<K, V>,
+    objects_mut: fn(&mut Access) -> &mut Objects<K, V>,
+    key: &K,
     value: Option<V>,
 ) -> bool {
     // What copies of the model share is not copied when nothing changes.
@@ -53,6 +54,7 @@ pub(super) fn stays(access: &Access, resource: Resource, key: &Key) -> bool {
     match resource {
         Resource::RbacConfig { .. } => access.configs.contains_key(key),
         Resource::AuthenticationPolicy { .. } => access.authentication.contains_key(key),
+        Resource::Mixer { kind: MixerKind::Rule, .. } => access.mixer.rules.contains_key(key),
         _ => false,
     }
 }
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_restricts_callers_stays_in_force_when_its_new_version_is_wrong() {
+    fn cve_2026_33726_what_restricts_callers_stays_in_force_when_its_new_version_is_wrong() {
         let mut registry = Registry::new(Mesh::default());
         let config = |mode: &str| json!({ "metadata": { "name": "default", "namespace": "mesh-system" }, "spec": { "mode": mode } });
         let policy =

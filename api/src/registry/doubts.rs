@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::Registry;
-use crate::model::{Access, AuthenticationPolicy, AuthenticationTarget, Key, MtlsMode, Origin, RbacConfig};
+use crate::model::{
+    Access, Adapter, AuthenticationPolicy, AuthenticationTarget, Key, MtlsMode, Origin, RbacConfig, RbacMode,
+};
 use crate::names::{CLASSIC_SYSTEM_NAMESPACE, SYSTEM_NAMESPACE};
 use crate::problem::Problem;
 
@@ -18,6 +20,7 @@ impl Registry {
         modes(access, &mut doubts);
         configs(access, &mut doubts);
         roles(access, &mut doubts);
+        rules(access, &mut doubts);
         doubts
     }
 }
@@ -79,6 +82,22 @@ fn configs(access: &Access, doubts: &mut Vec<Problem>) {
             format!("there are two, and {} is in force", ours.key),
             "delete one of the two".to_owned(),
         ));
+    }
+}
+
+/// Rules that refer to what is not there, and roles that one object switches on and another off.
+fn rules(access: &Access, doubts: &mut Vec<Problem>) {
+    let off = access.config().filter(|config| config.mode == RbacMode::Off);
+    for rule in access.mixer.rules.values() {
+        for missing in access.mixer.missing(rule) {
+            let message = format!("there is no {missing} among these objects");
+            let hint = "the rule is in force all the same, with nothing of its own to say: create it too";
+            doubts.push(doubt("Rule", (&rule.key, &rule.origin), message, hint.to_owned()));
+        }
+        if let (Some(off), Some(_)) = (off, rule.asks(Adapter::Rbac).next()) {
+            let message = format!("it asks roles, which {} switches off: the stricter holds", off.key);
+            doubts.push(doubt("Rule", (&rule.key, &rule.origin), message, "let one object say it".to_owned()));
+        }
     }
 }
 

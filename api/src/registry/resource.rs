@@ -1,6 +1,7 @@
 //! The resources of the API that the model is made of.
 
 use super::Id;
+use crate::kinds::{self, Kind};
 use crate::names::{CLASSIC_GROUP, GROUP, VERSION};
 
 /// A resource that the registry takes.
@@ -44,11 +45,49 @@ pub enum Resource {
         /// Whether it is the classic group's.
         classic: bool,
     },
+    /// What is asked about which requests, or a part of it.
+    Mixer {
+        /// What it is.
+        kind: MixerKind,
+        /// Whether it is the classic group's.
+        classic: bool,
+    },
+}
+
+/// A rule, or what rules refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MixerKind {
+    /// A rule.
+    Rule,
+    /// A handler that asks roles.
+    Rbac,
+    /// An instance for it.
+    Authorization,
+    /// A handler that refuses.
+    Denier,
+    /// An instance for it.
+    CheckNothing,
+}
+
+impl MixerKind {
+    /// All of them.
+    const ALL: [MixerKind; 5] =
+        [MixerKind::Rule, MixerKind::Rbac, MixerKind::Authorization, MixerKind::Denier, MixerKind::CheckNothing];
+
+    fn names(self) -> &'static Kind {
+        match self {
+            MixerKind::Rule => &kinds::RULE,
+            MixerKind::Rbac => &kinds::RBAC,
+            MixerKind::Authorization => &kinds::AUTHORIZATION,
+            MixerKind::Denier => &kinds::DENIER,
+            MixerKind::CheckNothing => &kinds::CHECK_NOTHING,
+        }
+    }
 }
 
 impl Resource {
     /// All of them; the classic group's are served only where they were asked for.
-    pub const ALL: [Resource; 16] = [
+    pub const ALL: [Resource; 26] = [
         Resource::Service,
         Resource::EndpointSlice,
         Resource::Pod,
@@ -59,12 +98,22 @@ impl Resource {
         Resource::ServiceRoleBinding { classic: false },
         Resource::RbacConfig { classic: false },
         Resource::AuthenticationPolicy { classic: false },
+        Resource::Mixer { kind: MixerKind::Rule, classic: false },
+        Resource::Mixer { kind: MixerKind::Rbac, classic: false },
+        Resource::Mixer { kind: MixerKind::Authorization, classic: false },
+        Resource::Mixer { kind: MixerKind::Denier, classic: false },
+        Resource::Mixer { kind: MixerKind::CheckNothing, classic: false },
         Resource::RouteRule { classic: true },
         Resource::DestinationPolicy { classic: true },
         Resource::ServiceRole { classic: true },
         Resource::ServiceRoleBinding { classic: true },
         Resource::RbacConfig { classic: true },
         Resource::AuthenticationPolicy { classic: true },
+        Resource::Mixer { kind: MixerKind::Rule, classic: true },
+        Resource::Mixer { kind: MixerKind::Rbac, classic: true },
+        Resource::Mixer { kind: MixerKind::Authorization, classic: true },
+        Resource::Mixer { kind: MixerKind::Denier, classic: true },
+        Resource::Mixer { kind: MixerKind::CheckNothing, classic: true },
     ];
 
     /// The resource of an object, by its `apiVersion` and `kind`; `None` if the model is not made of it.
@@ -83,6 +132,10 @@ impl Resource {
             (GROUP | CLASSIC_GROUP, "ServiceRoleBinding") => Resource::ServiceRoleBinding { classic },
             (GROUP | CLASSIC_GROUP, "RbacConfig") => Resource::RbacConfig { classic },
             (GROUP | CLASSIC_GROUP, "AuthenticationPolicy") => Resource::AuthenticationPolicy { classic },
+            (GROUP | CLASSIC_GROUP, kind) => {
+                let kind = MixerKind::ALL.into_iter().find(|of_mixer| of_mixer.names().is_written(kind))?;
+                Resource::Mixer { kind, classic }
+            }
             _ => return None,
         })
     }
@@ -136,6 +189,7 @@ impl Resource {
             Resource::ServiceRoleBinding { .. } => "ServiceRoleBinding",
             Resource::RbacConfig { .. } => "RbacConfig",
             Resource::AuthenticationPolicy { .. } => "AuthenticationPolicy",
+            Resource::Mixer { kind, .. } => kind.names().kind,
         }
     }
 
@@ -153,6 +207,7 @@ impl Resource {
             Resource::ServiceRoleBinding { .. } => "servicerolebindings",
             Resource::RbacConfig { .. } => "rbacconfigs",
             Resource::AuthenticationPolicy { .. } => "authenticationpolicies",
+            Resource::Mixer { kind, .. } => kind.names().plural,
         }
     }
 
@@ -178,6 +233,7 @@ impl Resource {
             Resource::ServiceRoleBinding { .. } => Resource::ServiceRoleBinding { classic },
             Resource::RbacConfig { .. } => Resource::RbacConfig { classic },
             Resource::AuthenticationPolicy { .. } => Resource::AuthenticationPolicy { classic },
+            Resource::Mixer { kind, .. } => Resource::Mixer { kind, classic },
             other => other,
         }
     }

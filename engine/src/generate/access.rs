@@ -4,6 +4,7 @@
 //! request. Where several services share a port, nobody can tell which of them a caller means: the stricter of what is
 //! said of them holds, and a role for one of them is enough to reach the port.
 
+mod denials;
 mod rules;
 mod tokens;
 
@@ -123,6 +124,7 @@ pub(super) fn of_port(model: &Model, node: &Node, port: &InboundPort<'_>) -> Gua
     guards.strict(&applied);
     tokens::add(model, &applied.tokens, port.protocol == Protocol::Auto, &mut guards);
     let services: Vec<&Service> = services.into_iter().map(|(service, _)| service).collect();
+    denials::add(model, node, &services, &mut guards);
     rules::add(model, node, &services, Some(port.number), &mut guards);
     guards
 }
@@ -167,6 +169,7 @@ pub(super) fn of_no_service(model: &Model, node: &Node) -> Vec<pb::Filter> {
     let mut guards = Guards::default();
     let applied = authentication(model, &node.workload.key.namespace, None);
     guards.strict(&Applied { mtls: Some(applied.mtls.unwrap_or((model.mesh.mtls, Said::Mesh))), ..applied });
+    denials::add(model, node, &[], &mut guards);
     rules::add(model, node, &[], None, &mut guards);
     guards.tcp
 }
@@ -208,9 +211,12 @@ fn http_filter(name: &str, type_url: &str, value: Vec<u8>) -> hcm::HttpFilter {
     }
 }
 
-/// Policies that let in, by name, encoded in the order of their names.
+/// Policies by name, encoded in the order of their names: they let in, or keep out.
 #[derive(Debug, Clone, Default)]
-struct Policies(std::collections::BTreeMap<String, crate::proto::rbac::Policy>);
+struct Policies {
+    named: std::collections::BTreeMap<String, crate::proto::rbac::Policy>,
+    keep_out: bool,
+}
 
 impl Policies {
     fn add(
@@ -220,14 +226,15 @@ impl Policies {
         principals: Vec<crate::proto::rbac::Principal>,
     ) {
         let policy = crate::proto::rbac::Policy { permissions, principals, ..Default::default() };
-        self.0.insert(name.to_owned(), policy);
+        self.named.insert(name.to_owned(), policy);
     }
 
     /// `envoy.config.rbac.v3.RBAC`, whose map has no order of its own.
     fn encode(&self) -> Vec<u8> {
         use prost::Message;
-        let mut out = Vec::new();
-        for (name, policy) in &self.0 {
+        let action = if self.keep_out { crate::proto::rbac::rbac::Action::Deny } else { Default::default() };
+        let mut out = crate::proto::rbac::Rbac { action: action.into(), ..Default::default() }.encode_to_vec();
+        for (name, policy) in &self.named {
             let mut entry = Vec::new();
             wire::field(&mut entry, 1, name.as_bytes());
             wire::field(&mut entry, 2, &policy.encode_to_vec());

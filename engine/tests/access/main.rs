@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod authentication;
+mod classic;
 mod generated;
 #[path = "../support/issuer.rs"]
 mod issuer;
@@ -12,7 +13,7 @@ mod support;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::model::{Model, MtlsMode, Node, Role};
+use api::model::{Host, Model, MtlsMode, Node, Role};
 use api::spiffe::SpiffeId;
 use engine::access::admit;
 use engine::compile::Compiler;

@@ -38,6 +38,17 @@ pub(super) fn render() -> Vec<Value> {
             &Names { kind: "AuthenticationPolicy", plural: "authenticationpolicies", short: "ap" },
             &accepted(&json!([{"name": "MTLS", "type": "string", "jsonPath": ".spec.peers[0].mtls.mode"}])),
         ),
+        crd(
+            &Names { kind: "Rule", plural: "rules", short: "" },
+            &accepted(&json!([{"name": "Match", "type": "string", "jsonPath": ".spec.match"}])),
+        ),
+        crd(&Names { kind: "Rbac", plural: "rbacs", short: "" }, &accepted(&json!([]))),
+        crd(&Names { kind: "Authorization", plural: "authorizations", short: "" }, &accepted(&json!([]))),
+        crd(
+            &Names { kind: "Denier", plural: "deniers", short: "" },
+            &accepted(&json!([{"name": "Message", "type": "string", "jsonPath": ".spec.status.message"}])),
+        ),
+        crd(&Names { kind: "CheckNothing", plural: "checknothings", short: "" }, &accepted(&json!([]))),
     ]
 }
 
@@ -73,7 +84,7 @@ fn crd(names: &Names, columns: &Value) -> Value {
                 "listKind": format!("{}List", names.kind),
                 "plural": names.plural,
                 "singular": names.kind.to_lowercase(),
-                "shortNames": [names.short],
+                "shortNames": if names.short.is_empty() { vec![] } else { vec![names.short] },
                 "categories": ["mesh"],
             },
             "versions": [{

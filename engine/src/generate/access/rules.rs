@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
 use api::model::{
-    AccessRule, AccessSubject, Constraint, Enforcement, Model, Node, Pattern, RbacMode, Service, SourceService,
+    AccessRule, AccessSubject, Adapter, Constraint, Enforcement, Host, Model, Node, Pattern, Service, SourceService,
     SubjectTest, is_service,
 };
 use ipnet::IpNet;
@@ -23,28 +23,43 @@ const SCHEME: &str = "spiffe://";
 
 /// Adds the roles that are about these services of a workload, where roles are in force.
 pub(super) fn add(model: &Model, node: &Node, services: &[&Service], port: Option<NonZeroU16>, guards: &mut Guards) {
-    let Some(config) = model.access.config().filter(|config| config.mode != RbacMode::Off) else { return };
-    let namespace = &node.workload.key.namespace;
-    let is_covered = |host| config.covers(namespace, host);
-    // What belongs to no service is as open as the workload's services are.
-    let own = node.services.iter();
-    let is_in_force = match (services, node.services.is_empty()) {
-        ([], true) => is_covered(None),
-        ([], false) => own.into_iter().any(|host| is_covered(Some(host))),
-        (services, _) => services.iter().any(|service| is_covered(Some(&service.host))),
-    };
-    if !is_in_force {
-        return;
-    }
-    let name = format!("rbac-config/{}", config.key);
+    let Some((name, enforcement)) = in_force(model, node, services) else { return };
     for is_http in [true, false] {
         let (enforced, all) = policies(model, node, services, port, is_http);
-        let differ = enforced.0.len() != all.0.len();
-        let rules = match config.enforcement {
+        let differ = enforced.named.len() != all.named.len();
+        let rules = match enforcement {
             Enforcement::Permissive => Rules { enforced: None, shadow: Some(all) },
             Enforcement::Enforced => Rules { enforced: Some(enforced), shadow: differ.then_some(all) },
         };
         guards.add(&name, &rules, is_http);
+    }
+}
+
+/// What says that roles are in force for these services of a workload, and whether that is on trial; `None` where nothing
+/// does. Of two that say it the stricter holds.
+fn in_force(model: &Model, node: &Node, services: &[&Service]) -> Option<(String, Enforcement)> {
+    let namespace = &node.workload.key.namespace;
+    let config = model.access.config().filter(|config| {
+        let is_covered = |host: Option<&_>| config.covers(namespace, host);
+        hosts(node, services).map_or_else(|| is_covered(None), |mut hosts| hosts.any(|host| is_covered(Some(host))))
+    });
+    let of_config = config.map(|config| (format!("rbac-config/{}", config.key), config.enforcement));
+    if matches!(of_config, Some((_, Enforcement::Enforced))) {
+        return of_config;
+    }
+    let rules = model.access.mixer.rules.values();
+    let mut asking = rules.filter(|rule| rule.asks(Adapter::Rbac).next().is_some());
+    let rule = asking.find(|rule| super::denials::selects(rule, node, services));
+    rule.map(|rule| (format!("rule/{}", rule.key), Enforcement::Enforced)).or(of_config)
+}
+
+/// The services that decide what is in force: what belongs to no service is as open as the workload's services are.
+/// `None` where the workload has none.
+pub(super) fn hosts<'s>(node: &'s Node, services: &'s [&Service]) -> Option<Box<dyn Iterator<Item = &'s Host> + 's>> {
+    match (services, node.services.is_empty()) {
+        ([], true) => None,
+        ([], false) => Some(Box::new(node.services.iter())),
+        (services, _) => Some(Box::new(services.iter().map(|service| &service.host))),
     }
 }
 
@@ -107,7 +122,7 @@ fn are_constraints_met(model: &Model, node: &Node, port: Option<NonZeroU16>, rul
 }
 
 /// What may be done, as far as it depends on the request; `None` if a connection cannot do it.
-fn permission(rule: &AccessRule, is_http: bool) -> Option<pb::Permission> {
+pub(super) fn permission(rule: &AccessRule, is_http: bool) -> Option<pb::Permission> {
     let headers = rule.constraints.iter().filter_map(|constraint| match constraint {
         Constraint::Header(name, values) => Some((name, values)),
         _ => None,
@@ -149,7 +164,7 @@ pub(super) fn anything() -> pb::Permission {
 }
 
 /// Somebody; `None` if no caller can be that.
-fn principal(model: &Model, subject: &AccessSubject, is_http: bool) -> Option<pb::Principal> {
+pub(super) fn principal(model: &Model, subject: &AccessSubject, is_http: bool) -> Option<pb::Principal> {
     let mut all = Vec::new();
     for test in &subject.tests {
         all.push(match test {
