@@ -123,7 +123,90 @@ fn tokens_are_found_where_they_may_stand_and_nowhere_else() {
 }
 
 #[test]
-fn no_key_is_no_access_and_there_is_no_default_key() {
+fn tokens_are_found_in_the_headers_parameters_and_cookies_that_a_policy_names() {
+    let key = Key::of("ES256");
+    let token = key.token("ES256", &issuer::claims());
+    let bad = Key::of("ES256").token("ES256", &issuer::claims());
+    let of = |more: &str| {
+        model_with(&tokens_of(&key, "").replace("outputClaimToHeaders", &format!("{more}, outputClaimToHeaders")))
+    };
+    let get = |path: &str| Simple::get("reviews:9080", path);
+    let with = |name: &str, value: &str| get("/").with_header(name, value);
+    let user = Ok(vec![("x-user".into(), "jason".to_owned())]);
+    let why = |word: &str| Err(format!("authentication-policy/default/jwt/origins[0]: {word}"));
+    let (headers, params) = ("jwtHeaders: [X-Token, x-other]", "jwtParams: [token]");
+    let cookies = "jwtCookies: [session, __Host-id]";
+    for (more, request, expected) in [
+        (headers, with("x-token", &token), user.clone()),
+        (headers, with("x-other", &token), user.clone()),
+        (headers, with("x-token", &format!("Bearer {token}")), why("malformed")),
+        (headers, with("x-token", &bad), why("signature")),
+        (headers, with("x-token", &token).with_header("x-other", &bad), why("several")),
+        // Where a policy names places, there are no others.
+        (headers, with("authorization", &format!("Bearer {token}")), why("missing")),
+        (headers, get(&format!("/?access_token={token}")), why("missing")),
+        (params, get(&format!("/?token={token}")), user.clone()),
+        (params, get(&format!("/a?x=y&token={token}&z")), user.clone()),
+        (params, get(&format!("/?Token={token}")), why("missing")),
+        (params, get(&format!("/?xtoken={token}")), why("missing")),
+        (params, get(&format!("/token={token}")), why("missing")),
+        (params, get(&format!("/?token={token}&token={bad}")), why("several")),
+        (params, get("/?token="), why("malformed")),
+        (params, with("authorization", &format!("Bearer {token}")), why("missing")),
+        (cookies, with("cookie", &format!("session={token}")), user.clone()),
+        (cookies, with("cookie", &format!("a=b; session=\"{token}\"; c=d")), user.clone()),
+        (cookies, with("cookie", &format!("a=b;session={token}")), user.clone()),
+        (cookies, with("cookie", "a=b").with_header("cookie", &format!("__Host-id={token}")), user.clone()),
+        (cookies, with("cookie", &format!("Session={token}")), why("missing")),
+        (cookies, with("cookie", &format!("xsession={token}")), why("missing")),
+        (cookies, with("cookie", &format!("a=session={token}")), why("missing")),
+        (cookies, with("cookie", &format!("session={token}; session={bad}")), why("several")),
+        (cookies, with("cookie", "session="), why("malformed")),
+        (cookies, with("x-session", &token), why("missing")),
+        (cookies, with("authorization", &format!("Bearer {token}")), why("missing")),
+    ] {
+        assert_eq!(authenticated(&of(more), &request), expected, "{more}: {request:?}");
+    }
+    // In several of these at once it must be the same one.
+    let all = of(&format!("{headers}, {params}, {cookies}"));
+    let both =
+        |token: &str, other: &str| get(&format!("/?token={token}")).with_header("cookie", &format!("session={other}"));
+    assert_eq!(authenticated(&all, &both(&token, &token)), user);
+    assert_eq!(authenticated(&all, &both(&token, &bad)), why("several"));
+}
+
+#[test]
+fn what_the_application_gets_of_a_token_is_what_the_policy_says() {
+    let key = Key::of("ES256");
+    let token = key.token("ES256", &issuer::claims());
+    let payload = token.split('.').nth(1).unwrap().to_owned();
+    let handed = |more: &str| {
+        let policy = tokens_of(&key, "").replace("outputClaimToHeaders", &format!("{more} outputClaimToHeaders"));
+        let model = model_with(&policy);
+        let tables = tables(&model, &sidecar(&model, "reviews", "v1"));
+        let tokens = http_of(&tables).access.tokens.clone().unwrap();
+        let mut verifying =
+            |provider: &engine::tables::Provider, token: &str| verify(provider, token, 1500).map(Arc::new);
+        let request = Simple::get("reviews:9080", "/").with_header("authorization", &format!("Bearer {token}"));
+        let request = request.with_header("x-token", &token);
+        let found = authenticate(&tokens, &request, &mut verifying).unwrap();
+        let text = |names: &[Box<str>]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (found.add, text(&found.remove), text(&tokens.reserved))
+    };
+    let user = ("x-user".into(), "jason".to_owned());
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(handed(""), (vec![user.clone()], vec![], names(&["x-user"])));
+    assert_eq!(handed("forwardOriginalToken: true,"), (vec![user.clone()], vec![], names(&["x-user"])));
+    assert_eq!(handed("forwardOriginalToken: false,").1, names(&["authorization"]));
+    assert_eq!(handed("forwardOriginalToken: false, jwtHeaders: [x-token],").1, names(&["x-token"]));
+    let (add, _, mut reserved) = handed("outputPayloadToHeader: x-payload,");
+    reserved.sort();
+    assert_eq!(add, [("x-payload".into(), payload), user]);
+    assert_eq!(reserved, names(&["x-payload", "x-user"]), "a client's own are left out");
+}
+
+#[test]
+fn cve_2026_31837_no_key_is_no_access_and_there_is_no_default_key() {
     let uri = "jwksUri: 'https://issuer.test/keys'";
     let spec = |more: &str| {
         format!("{{targets: [{{name: reviews}}], {more} origins: [{{jwt: {{issuer: 'https://issuer.test', {uri}}}}}]}}")

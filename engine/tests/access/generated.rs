@@ -4,7 +4,7 @@ use super::authentication::{authentication, tokens_of};
 use super::*;
 
 #[test]
-fn what_the_filters_do_not_understand_is_refused_by_name() {
+fn cve_2022_21679_what_the_filters_do_not_understand_is_refused_by_name() {
     let model = model_with(&role("[{services: [reviews]}]"));
     let node = sidecar(&model, "reviews", "v1");
     let listener = generate::listener(&model, &node, "virtual_inbound").unwrap();
