@@ -11,6 +11,8 @@ pub struct Line {
     pub flag: String,
     /// The word for what went wrong, `-` for nothing.
     pub code: String,
+    /// Which rules and policy refused it; else that word, or how it was answered.
+    pub details: String,
     /// How long it took.
     pub duration: Duration,
     /// Value of `x-request-id`.
@@ -32,8 +34,28 @@ pub fn lines(log: &str) -> impl Iterator<Item = Line> {
 
 fn line(text: &str) -> Option<Line> {
     let fields = fields(text);
-    let [_, _, status, flag, code, _, _, millis, _, _, _, request_id, _, _, cluster, destination, _, route, trace] =
-        fields.as_slice()
+    let [
+        _,
+        _,
+        status,
+        flag,
+        code,
+        details,
+        _,
+        _,
+        millis,
+        _,
+        _,
+        _,
+        request_id,
+        _,
+        _,
+        cluster,
+        destination,
+        _,
+        route,
+        trace,
+    ] = fields.as_slice()
     else {
         return None;
     };
@@ -41,6 +63,7 @@ fn line(text: &str) -> Option<Line> {
         status: status.parse().ok()?,
         flag: flag.clone(),
         code: code.clone(),
+        details: details.clone(),
         duration: Duration::from_millis(millis.parse().ok()?),
         request_id: request_id.clone(),
         cluster: cluster.clone(),

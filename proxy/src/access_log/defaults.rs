@@ -1,9 +1,10 @@
 //! The formats that lines have unless another is asked for.
 
-/// A line of text: as Istio's, with the word for what failed after Envoy's flag, and the trace at the end.
+/// A line of text: as Istio's, with the word for what failed after Envoy's flag, and the trace at the end. The details
+/// name the rules and the policy of a denial.
 pub(super) const TEXT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
-    %RESPONSE_CODE% %RESPONSE_FLAGS% %MESH_FAILURE% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESPONSE_DURATION% \
-    \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \
+    %RESPONSE_CODE% %RESPONSE_FLAGS% %MESH_FAILURE% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% \
+    %DURATION% %RESPONSE_DURATION% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \
     \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %ROUTE_NAME% \
     %TRACE_ID%\n";
 

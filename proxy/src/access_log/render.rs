@@ -1,5 +1,6 @@
 //! Writes a line as its format says.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -45,6 +46,15 @@ pub(crate) struct Entry<'a> {
     pub(crate) details: &'a str,
 }
 
+/// Text without spaces, as Envoy writes its details: they are one field of a line.
+fn one_word(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_whitespace) {
+        Cow::Owned(text.replace(char::is_whitespace, "_"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 impl<'a> Entry<'a> {
     /// Appends the line.
     pub(crate) fn write(&self, format: &Format, out: &mut Vec<u8>) {
@@ -70,7 +80,7 @@ impl<'a> Entry<'a> {
             Operator::Request(first, second) => self.header(Note::request, *first, *second, to),
             Operator::Response(first, second) => self.header(Note::response, *first, *second, to),
             Operator::ResponseCode => to.number(self.status.into()),
-            Operator::ResponseDetails => to.text(self.details().as_bytes()),
+            Operator::ResponseDetails => to.text(one_word(self.details()).as_bytes()),
             Operator::Failure => to.text(self.failure.map_or("", Failure::code).as_bytes()),
             Operator::Flags => to.text(if self.flag == "-" { b"" } else { self.flag.as_bytes() }),
             Operator::LongFlags => {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use engine::Kind;
 use engine::text::from_json;
+use mesh_proxy::access_log::Format;
 use mesh_proxy::{Edge, Settings};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::mesh::*;
+use super::peers::H2Client;
+use super::telemetry::Logged;
 
 #[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #[path = "../../../engine/tests/support/issuer.rs"]
@@ -74,6 +77,11 @@ async fn serve(mesh: &Mesh, listener: &Value) -> SocketAddr {
         ok(&format!("{} {} {}", request.first, shown("x-user"), shown("x_user")))
     });
     put(mesh, listener);
+    listen(mesh).await
+}
+
+/// Serves the listener `in`.
+async fn listen(mesh: &Mesh) -> SocketAddr {
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = socket.local_addr().expect("an address");
     let serving = Arc::clone(&mesh.path).serve_listener("in".to_owned(), Edge::Inbound, socket, mesh.tasks.clone());
@@ -136,6 +144,55 @@ async fn cve_2019_18802_white_space_around_a_value_is_no_part_of_it() {
 }
 
 #[tokio::test]
+async fn tokens_stand_where_the_policy_says_and_the_application_gets_what_it_says() {
+    let mesh = Mesh::new();
+    let key = issuer::Key::of("ES256");
+    let mut claims = issuer::claims();
+    claims["exp"] = json!(4_000_000_000_u64);
+    let token = key.token("ES256", &claims);
+    let payload = token.split('.').nth(1).expect("a token has three parts");
+    let provider = json!({
+        "issuer": issuer::ISSUER,
+        "local_jwks": { "inline_string": key.set() },
+        "forward": false,
+        "from_headers": [{ "name": "x-token", "value_prefix": "" }],
+        "from_params": ["token"],
+        "from_cookies": ["session"],
+        "forward_payload_header": "x-payload",
+    });
+    let rule = json!({ "match": { "prefix": "/" }, "requires": { "provider_name": "p" } });
+    let filter = json!({ "name": "envoy.filters.http.jwt_authn",
+        "typed_config": { "@type": JWT, "providers": { "p": provider }, "rules": [rule] } });
+    let upstream = Upstream::new().await;
+    mesh.cluster("up", &[upstream.address]);
+    upstream.serve(&mesh.tasks, |request| {
+        let shown = |name: &str| request.header(name).unwrap_or("-").to_owned();
+        ok(&format!("{} | {} | {} | {}", request.first, shown("x-token"), shown("cookie"), shown("x-payload")))
+    });
+    put(&mesh, &listener(&[filter], true));
+    let address = listen(&mesh).await;
+    let mut peer = Peer::connect(address).await;
+    let cookie = format!("a=b; session={token}; c=d");
+    let query = format!("/x?a=b&token={token}&c=d");
+    for (path, headers, expected) in [
+        ("/x", &[("x-token", &*token)][..], format!("GET /x HTTP/1.1 | - | - | {payload}")),
+        ("/x", &[("x-token", &*token), ("x-payload", "forged")][..], format!("GET /x HTTP/1.1 | - | - | {payload}")),
+        // Out of a cookie or a query nothing is cut.
+        ("/x", &[("cookie", &*cookie)][..], format!("GET /x HTTP/1.1 | - | {cookie} | {payload}")),
+        (&*query, &[][..], format!("GET {query} HTTP/1.1 | - | - | {payload}")),
+    ] {
+        let answer = peer.ask(request(path, headers)).await;
+        assert_eq!((answer.status(), answer.text()), (200, expected.as_str()), "{path} {headers:?}");
+    }
+    let bearer = format!("Bearer {token}");
+    for headers in [&[("authorization", &*bearer)][..], &[("cookie", "session=")], &[("cookie", "sessions=x")], &[]] {
+        let answer = peer.ask(request("/x", headers)).await;
+        assert_eq!((answer.status(), answer.header("x-mesh-failure")), (401, Some("unauthenticated")), "{headers:?}");
+    }
+    assert_eq!(peer.ask(request(&format!("/x?access_token={token}"), &[])).await.status(), 401);
+}
+
+#[tokio::test]
 async fn rules_of_now_are_asked_on_connections_of_before() {
     let mesh = Mesh::new();
     let address = serve(&mesh, &listener(&[], true)).await;
@@ -176,6 +233,75 @@ async fn a_connection_that_no_policy_allows_is_closed_before_a_byte_is_passed() 
     put(&mesh, &listener(&[filter(&from("127.0.0.0"))], false));
     let mut peer = Peer::connect(address).await;
     assert_eq!(peer.ask(request("/", &[])).await.status(), 200);
+}
+
+/// The fields of a line of the default format, with what is in quotes as several.
+fn fields(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+#[tokio::test]
+async fn the_log_names_rules_and_policy_of_a_denied_request_call_and_connection() {
+    let (logged, log) = Logged::start(Format::default());
+    let mesh = Mesh::with(Settings { access_log: Some(log), ..Settings::default() });
+    let denier = json!({ "name": "rule/default/no", "typed_config": { "@type": RBAC, "rules": { "action": "DENY", "policies": {
+        "denier/default/handler: Not allowed": { "permissions": [{ "url_path": { "path": { "prefix": "/secret" } } }], "principals": [{ "any": true }] } } } } });
+    let filters = [denier, allow(&json!({ "header": { "name": ":method", "string_match": { "exact": "GET" } } }))];
+    let address = serve(&mesh, &listener(&filters, true)).await;
+    let mut peer = Peer::connect(address).await;
+    assert_eq!(peer.ask(request("/secret", &[])).await.status(), 403);
+    let call = http::Request::post("http://test/shop.Cart/Add").header("content-type", "application/grpc").body(());
+    let answer = H2Client::connect(address, &mesh.tasks).await.ask(call.expect("a call")).await;
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("7")), "PERMISSION_DENIED");
+    assert_eq!(answer.header("x-mesh-failure"), Some("policy_denied"));
+    assert_eq!(answer.header("grpc-message"), Some("policy_denied: RBAC: access denied"));
+    let closed = json!({ "name": "tcp rules", "typed_config": { "@type": NETWORK_RBAC, "stat_prefix": "x", "rules": { "policies": {
+        "p": { "permissions": [{ "any": true }], "principals": [{ "header": { "name": "x", "present_match": true } }] } } } } });
+    put(&mesh, &listener(&[closed], false));
+    let mut refused = Peer::connect(address).await;
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut refused.stream, request("/", &[]).as_bytes()).await;
+    assert_eq!(refused.rest().await.0, b"");
+    let mut lines = logged.lines(3).await;
+    lines.sort_by_key(|line| (line.contains("\"- - -\""), line.contains("POST")));
+    // [time] "method path protocol" status flag word details
+    let shown: Vec<Vec<&str>> = lines.iter().map(|line| fields(line)[1..8].to_vec()).collect();
+    let denied = "rule/default/no[denier/default/handler:_Not_allowed]";
+    assert_eq!(shown[0], ["\"GET", "/secret", "HTTP/1.1\"", "403", "-", "policy_denied", denied]);
+    assert_eq!(shown[1], ["\"POST", "/shop.Cart/Add", "HTTP/2\"", "200", "-", "policy_denied", "rules[none]"]);
+    assert_eq!(shown[2][3..], ["0", "-", "policy_denied", "tcp_rules[none]"]);
+}
+
+#[tokio::test]
+async fn a_connection_on_trial_is_served_and_counted() {
+    let mesh = Mesh::new();
+    let never = json!({ "permissions": [{ "any": true }], "principals": [{ "direct_remote_ip": { "address_prefix": "10.0.0.0", "prefix_len": 8 } }] });
+    let filter = json!({ "name": "on trial", "typed_config": { "@type": NETWORK_RBAC, "stat_prefix": "x", "shadow_rules": { "policies": { "p": never } } } });
+    let address = serve(&mesh, &listener(&[filter], false)).await;
+    for nth in 1..=2 {
+        let mut peer = Peer::connect(address).await;
+        assert_eq!(peer.ask(request("/", &[])).await.status(), 200);
+        let counted = mesh.metrics();
+        let wanted = format!(r#"mesh_policy_dry_run_denied_total{{rules="on trial"}} {nth}"#);
+        assert!(counted.contains(&wanted) && !counted.contains("mesh_policy_denied_total"), "{counted}");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_on_trial_lets_nobody_in_and_says_whom_it_would() {
+    let mesh = Mesh::new();
+    let at = |path: &str| json!({ "permissions": [{ "url_path": { "path": { "exact": path } } }], "principals": [{ "any": true }] });
+    // As it is generated where one of two bindings is on trial.
+    let filter = json!({ "name": "rules", "typed_config": { "@type": RBAC,
+        "rules": { "policies": { "a": at("/a") } }, "shadow_rules": { "policies": { "a": at("/a"), "b": at("/b") } } } });
+    let address = serve(&mesh, &listener(&[filter], true)).await;
+    let mut peer = Peer::connect(address).await;
+    for (path, status, would_deny) in [("/a", 200, ""), ("/b", 403, ""), ("/c", 403, r#"_total{rules="rules"} 1"#)] {
+        assert_eq!(peer.ask(request(path, &[])).await.status(), status, "{path}");
+        let counted = mesh.metrics();
+        let line = counted.lines().find(|line| line.starts_with("mesh_policy_dry_run_denied_total"));
+        assert!(line.unwrap_or_default().ends_with(would_deny), "{path}: {line:?}");
+        assert_eq!(line.is_some(), !would_deny.is_empty(), "{path}: {line:?}");
+    }
 }
 
 #[tokio::test]

@@ -10,20 +10,20 @@ use mesh_proxy::{Edge, Settings};
 use crate::mesh::{Mesh, Message1, Peer, Upstream, forward, get, ok, until};
 
 /// A log in a file.
-struct Logged {
+pub(super) struct Logged {
     file: PathBuf,
     _dir: tempfile::TempDir,
 }
 
 impl Logged {
-    fn start(format: Format) -> (Self, AccessLog) {
+    pub(super) fn start(format: Format) -> (Self, AccessLog) {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("access.log");
         let log = AccessLog::open(&file, format).expect("opens");
         (Logged { file, _dir: dir }, log)
     }
 
-    async fn lines(&self, count: usize) -> Vec<String> {
+    pub(super) async fn lines(&self, count: usize) -> Vec<String> {
         let read = || std::fs::read_to_string(&self.file).unwrap_or_default();
         until("the lines are written", || read().lines().count() >= count).await;
         read().lines().map(str::to_owned).collect()
@@ -65,14 +65,14 @@ async fn requests_are_logged_and_counted() {
     let text = lines();
     let (first, second) = text.split_once('\n').expect("two lines");
     for part in [
-        "\"GET /\\\"x HTTP/1.1\" 200 - - 0 5 ",
+        "\"GET /\\\"x HTTP/1.1\" 200 - - via_upstream 0 5 ",
         "\"-\" \"curl\" \"7\" \"shop\"",
         &format!("\"{up}\" up {address} 127.0.0.1:"),
         " all",
     ] {
         assert!(first.contains(part), "{part} in {first}");
     }
-    assert!(second.contains("\"- - -\" 400 DPE bad_request 0 "), "{second}");
+    assert!(second.contains("\"- - -\" 400 DPE bad_request bad_request 0 "), "{second}");
 
     let out = mesh.metrics();
     let total = |code: &str| {
