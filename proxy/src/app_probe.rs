@@ -23,6 +23,7 @@ use runtime::Tasks;
 use tokio_rustls::TlsConnector;
 
 use crate::connect::Connector;
+pub(crate) use grpc::fuzz_answer;
 pub use settings::{AppProbe, AppProbes, HttpProbe, What};
 
 /// Makes the probes.

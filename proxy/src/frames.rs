@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::sent::Sent;
+
+mod sent;
+
 /// Why a peer's frames are read no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cut {
@@ -19,6 +23,10 @@ pub enum Cut {
     Priorities,
     /// DATA and CONTINUATION without a byte.
     Empty,
+    /// CONTINUATION of a head that does not end.
+    Continuations,
+    /// A head that is far over its bound once it is unpacked.
+    Unpacked,
     /// WINDOW_UPDATE.
     WindowUpdates,
     /// Frames that the proxy does not know.
@@ -31,12 +39,14 @@ pub enum Cut {
 
 impl Cut {
     /// All of them.
-    pub const ALL: [Cut; 9] = [
+    pub const ALL: [Cut; 11] = [
         Cut::Resets,
         Cut::Pings,
         Cut::Settings,
         Cut::Priorities,
         Cut::Empty,
+        Cut::Continuations,
+        Cut::Unpacked,
         Cut::WindowUpdates,
         Cut::Unknown,
         Cut::Slow,
@@ -52,6 +62,8 @@ impl Cut {
             Cut::Settings => "settings",
             Cut::Priorities => "priorities",
             Cut::Empty => "empty_frames",
+            Cut::Continuations => "continuations",
+            Cut::Unpacked => "unpacked_head",
             Cut::WindowUpdates => "window_updates",
             Cut::Unknown => "unknown_frames",
             Cut::Slow => "slow_preface",
@@ -101,6 +113,8 @@ pub(crate) struct Frames {
     since: Option<Instant>,
     has_settings: bool,
     cut: Option<Cut>,
+    /// Of a client: what it is told.
+    sent: Option<Sent>,
 }
 
 impl Frames {
@@ -116,13 +130,14 @@ impl Frames {
             since: None,
             has_settings: false,
             cut: None,
+            sent: Some(Sent::default()),
         }
     }
 
     /// What a server sends.
     #[must_use]
     pub(crate) fn of_server(limits: FrameLimits) -> Self {
-        Frames { skip: 0, ..Frames::of_client(limits) }
+        Frames { skip: 0, sent: None, ..Frames::of_client(limits) }
     }
 
     /// Why the peer is listened to no longer, if it is not.
@@ -142,6 +157,23 @@ impl Frames {
     pub(crate) fn has_empty(&self) -> bool {
         const SEVERAL: u32 = 10;
         self.counts[0] > SEVERAL
+    }
+
+    /// Looks at the next bytes that go to the peer.
+    pub(crate) fn scan_sent(&mut self, bytes: &[u8]) {
+        if let Some(sent) = &mut self.sent {
+            sent.scan(bytes);
+        }
+    }
+
+    /// Streams that the peer was refused because it had too many, since this was last asked.
+    pub(crate) fn take_refused(&mut self) -> u64 {
+        self.sent.as_mut().map_or(0, Sent::take_refused)
+    }
+
+    /// The flood for which the peer was told to go, if the codec has named one.
+    pub(crate) fn told(&self) -> Option<Cut> {
+        self.sent.as_ref().and_then(Sent::cut)
     }
 
     /// Looks at the next bytes.

@@ -2,6 +2,9 @@
 //!
 //! A panic is a finding. `tests/fuzz` has the targets and their corpus.
 
+pub mod http2;
+pub mod small;
+
 use std::net::IpAddr;
 
 use crate::codec::{

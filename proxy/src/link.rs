@@ -60,13 +60,18 @@ impl Link {
         self.wire().frames.cut()
     }
 
+    /// Streams that the peer was refused because it had too many, since this was last asked.
+    pub(crate) fn take_refused(&self) -> u64 {
+        self.wire().frames.take_refused()
+    }
+
     /// What the codec has cut the connection for, as far as the frames tell that went by.
-    pub(crate) fn why_cut(&self, is_flood: bool) -> Cut {
-        match (is_flood, self.wire().frames.has_empty()) {
-            (true, true) => Cut::Empty,
-            (true, false) => Cut::Resets,
-            (false, _) => Cut::Protocol,
+    pub(crate) fn why_cut(&self, error: &h2::Error) -> Cut {
+        if error.reason() != Some(h2::Reason::ENHANCE_YOUR_CALM) {
+            return Cut::Protocol;
         }
+        let wire = self.wire();
+        wire.frames.told().unwrap_or(if wire.frames.has_empty() { Cut::Empty } else { Cut::Resets })
     }
 
     /// Whether the peer has refused the connection by TLS.
@@ -127,6 +132,7 @@ impl AsyncWrite for Link {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut wire = self.wire();
         ready!(wire.poll_room(cx))?;
+        wire.frames.scan_sent(bytes);
         wire.conn.tx.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -140,6 +146,7 @@ impl AsyncWrite for Link {
         ready!(wire.poll_room(cx))?;
         let before = wire.conn.tx.len();
         for slice in slices {
+            wire.frames.scan_sent(slice);
             wire.conn.tx.extend_from_slice(slice);
         }
         Poll::Ready(Ok(wire.conn.tx.len() - before))

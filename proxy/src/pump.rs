@@ -6,6 +6,8 @@
 mod carry;
 mod messages;
 
+pub(crate) use messages::count as count_messages;
+
 use std::io::Write as _;
 use std::task::{Context, Poll, ready};
 

@@ -14,6 +14,7 @@ use crate::data::DataPath;
 use crate::detect::{Found, Spoken, recognise};
 use crate::failure::Failure;
 use crate::headers::Edge;
+use crate::metrics::limits::Limit;
 use crate::relay::Relay;
 use crate::report::TcpReport;
 use crate::tls::Inside;
@@ -77,6 +78,9 @@ async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle
     let mut relay = Relay::new(idle);
     let ended = relay.run(&mut down, &mut up, |received, written| report.moved(received, written)).await;
     if let Err(failure) = ended {
+        if failure == Failure::Timeout {
+            path.metrics.limits.hit(Limit::IdleTcp);
+        }
         if failure != Failure::DownstreamClosed {
             flight.failed();
         }

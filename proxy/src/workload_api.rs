@@ -31,6 +31,7 @@ use tonic::transport::Server;
 pub use self::secrets::{CERTIFICATE, ROOTS};
 pub use self::socket::{SocketError, Users};
 
+pub(crate) use self::secrets::fuzz as fuzz_requests;
 use self::service::Serving;
 use self::socket::Socket;
 

@@ -15,6 +15,8 @@ mod connections;
 mod detection;
 #[path = "data/floods.rs"]
 mod floods;
+#[path = "data/frames.rs"]
+mod frames;
 #[path = "data/hostile.rs"]
 mod hostile;
 #[path = "data/http2.rs"]

@@ -121,7 +121,8 @@ fn remove_hops(headers: &mut HeaderMap) {
 /// One field for all crumbs, as HTTP/1.1 has it.
 fn join_cookies(headers: &mut HeaderMap) {
     let mut joined = Vec::new();
-    for crumb in headers.get_all(header::COOKIE) {
+    // An empty one says nothing, and would leave white space at the end.
+    for crumb in headers.get_all(header::COOKIE).iter().filter(|crumb| !crumb.is_empty()) {
         if !joined.is_empty() {
             joined.extend_from_slice(b"; ");
         }

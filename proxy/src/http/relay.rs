@@ -3,6 +3,7 @@
 use super::connection::Up;
 use super::{Next, Session};
 use crate::failure::{Failure, Fault};
+use crate::metrics::limits::Limit;
 use crate::relay::Relay;
 use crate::report::Report;
 use crate::side::Side;
@@ -30,6 +31,9 @@ impl Session<'_> {
             Err(failure) => {
                 if failure.fault() == Fault::Upstream && failure != Failure::Timeout {
                     flight.failed();
+                }
+                if failure == Failure::Timeout {
+                    self.path.metrics.limits.hit(Limit::IdleUpgrade);
                 }
                 report.failure = Some(failure);
                 Next::Reset(failure)

@@ -23,6 +23,7 @@ use crate::frames::{Cut, Frames};
 use crate::headers::Edge;
 use crate::headers::h2::read_request;
 use crate::link::Link;
+use crate::metrics::limits::Limit;
 use crate::multiplex::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 use crate::side::Side;
 use crate::stream::Stream;
@@ -158,7 +159,7 @@ impl Client<'_> {
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "a client's connection has failed");
                 if error.is_library() {
-                    self.path.metrics.cut(self.link.why_cut(error.reason() == Some(Reason::ENHANCE_YOUR_CALM)));
+                    self.path.metrics.cut(self.link.why_cut(&error));
                     self.ended = Some(Err(Failure::BadRequest(Malformed::Frames)));
                 } else {
                     self.ended = Some(Err(Failure::DownstreamClosed));
@@ -180,6 +181,7 @@ impl Client<'_> {
 
     /// What a turn ends with: the frames of all streams go out together, and the connection is looked after.
     fn poll_rest(&mut self, cx: &mut Context<'_>, is_empty: bool) -> Poll<Result<(), Failure>> {
+        self.path.metrics.limits.hit_often(Limit::Streams, self.link.take_refused());
         let cut = self.link.cut().or_else(|| self.wastes().then_some(Cut::Resets));
         if let Some(cut) = cut.filter(|_| self.ended.is_none()) {
             self.path.metrics.cut(cut);

@@ -35,9 +35,15 @@ pub(crate) enum Limit {
     ConnectionsOfSource,
     /// Time of a caller's TLS handshake.
     SlowHandshake,
+    /// Streams of HTTP/2 at once.
+    Streams,
+    /// Time without a byte on a WebSocket or tunnel.
+    IdleUpgrade,
+    /// Time without a byte on an opaque connection.
+    IdleTcp,
 }
 
-const WORDS: [&str; 10] = [
+const WORDS: [&str; 13] = [
     "head_bytes",
     "headers",
     "slow_head",
@@ -48,6 +54,9 @@ const WORDS: [&str; 10] = [
     "connections",
     "connections_per_source",
     "slow_handshake",
+    "streams",
+    "upgrade_idle",
+    "tcp_idle",
 ];
 
 /// Counts how often each limit was met.
@@ -58,6 +67,13 @@ impl Limits {
     /// A limit was met.
     pub(crate) fn hit(&self, limit: Limit) {
         self.0[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A limit was met so many times.
+    pub(crate) fn hit_often(&self, limit: Limit, times: u64) {
+        if times > 0 {
+            self.0[limit as usize].fetch_add(times, Ordering::Relaxed);
+        }
     }
 
     /// Something has failed: if for a limit, that was met.

@@ -26,11 +26,12 @@ use prost::Message as _;
 use runtime::svid::{Bundle, Svid};
 use tonic::{Request, Response, Status, Streaming};
 
-use self::conversation::converse;
+use self::conversation::{Conversation as _, converse};
 use self::delta::Delta;
 use self::world::World;
 use super::following::{Answers, Following, Given};
 use super::service::Shared;
+use super::wire::X509SvidRequest;
 
 /// Name of the certificate with its key.
 pub const CERTIFICATE: &str = "default";
@@ -172,4 +173,24 @@ fn check(type_url: &str, names: &[String]) -> Result<(), Status> {
         return Err(Status::invalid_argument(text));
     }
     Ok(())
+}
+
+/// For the fuzzer: the first byte says which kind of request the rest is; it is asked twice of one stream.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let Some((kind, body)) = bytes.split_first() else { return };
+    match kind % 3 {
+        0 => {
+            if let Ok(request) = DiscoveryRequest::decode(body) {
+                let mut stream = World::default();
+                let _ = (stream.asked(request.clone()), stream.asked(request));
+            }
+        }
+        1 => {
+            if let Ok(request) = DeltaDiscoveryRequest::decode(body) {
+                let mut stream = Delta::default();
+                let _ = (stream.asked(request.clone()), stream.asked(request));
+            }
+        }
+        _ => drop(X509SvidRequest::decode(body)),
+    }
 }

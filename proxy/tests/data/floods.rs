@@ -1,49 +1,15 @@
 //! Clients of HTTP/2 that send what brings nothing: each is cut within its bound, and others are served meanwhile.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mesh_proxy::frames::FrameLimits;
 use mesh_proxy::{Edge, H2, Settings};
 
+use super::frames::{END_HEADERS, END_STREAM, HEADERS, HELLO, bomb, field, frame, post, request, reset};
 use super::mesh::{Mesh, Peer, Upstream, forward, ok};
 use super::peers::H2Client;
-
-const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// A field that no table keeps.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut field = vec![0, name.len() as u8];
-    field.extend_from_slice(name.as_bytes());
-    assert!(value.len() < 127);
-    field.push(value.len() as u8);
-    field.extend_from_slice(value.as_bytes());
-    field
-}
-
-/// The fields that every request has.
-fn request(method: &str) -> Vec<u8> {
-    [field(":method", method), field(":scheme", "http"), field(":path", "/"), field(":authority", "test")].concat()
-}
-
-const HEADERS: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-fn post(stream: u32) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS, stream, &request("POST"))
-}
-
-fn reset(stream: u32) -> Vec<u8> {
-    frame(3, 0, stream, &8u32.to_be_bytes())
-}
 
 /// How a connection ended: the reason of its GOAWAY, and the streams that were reset with theirs.
 async fn end(mut client: Peer) -> (Option<u32>, Vec<(u32, u32)>) {
@@ -59,11 +25,17 @@ async fn end(mut client: Peer) -> (Option<u32>, Vec<(u32, u32)>) {
     (reason, resets)
 }
 
-/// A mesh with low bounds, whose upstream never ends its answer.
+/// A mesh with low bounds.
 async fn mesh() -> (Mesh, std::net::SocketAddr) {
+    let (mesh, address, _) = counting(Edge::Outbound).await;
+    (mesh, address)
+}
+
+/// A mesh with low bounds, and how many requests its upstream has seen.
+async fn counting(edge: Edge) -> (Mesh, std::net::SocketAddr, Arc<AtomicUsize>) {
     let frames = FrameLimits { resets: 20, pings: 50, settings: 20, priorities: 50, empty: 50, window_updates: 100 };
     let settings = Settings {
-        h2: H2 { frames, streams: 100, ..H2::default() },
+        h2: H2 { frames, streams: 150, ..H2::default() },
         head_timeout: Duration::from_millis(300),
         ..Settings::default()
     };
@@ -71,9 +43,22 @@ async fn mesh() -> (Mesh, std::net::SocketAddr) {
     let upstream = Upstream::new().await;
     mesh.cluster("up", &[upstream.address]);
     mesh.routes("http", vec![forward("up")]);
-    upstream.serve(&mesh.tasks, |_| ok("x"));
-    let address = mesh.http("http", Edge::Outbound).await;
-    (mesh, address)
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&seen);
+    upstream.serve(&mesh.tasks, move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        ok("x")
+    });
+    let address = mesh.http("http", edge).await;
+    (mesh, address, seen)
+}
+
+/// Nothing of what was sent so far has reached the upstream, and others are served.
+async fn nothing_came_through(mesh: &Mesh, address: std::net::SocketAddr, seen: &AtomicUsize, what: &str) {
+    let before = seen.swap(0, Ordering::SeqCst);
+    assert_eq!(before, 0, "{what}: the upstream has seen it");
+    assert_eq!(H2Client::connect(address, &mesh.tasks).await.get("/").await.status, 200, "others are served: {what}");
+    assert_eq!(seen.swap(0, Ordering::SeqCst), 1, "{what}: the upstream has seen it");
 }
 
 const ENHANCE_YOUR_CALM: u32 = 11;
@@ -139,39 +124,40 @@ async fn streams_that_the_proxy_is_made_to_reset_are_cut_off() {
 
 #[tokio::test]
 async fn heads_that_do_not_end_are_cut_off() {
-    let (mesh, address) = mesh().await;
+    let (mesh, address, seen) = counting(Edge::Outbound).await;
     let more = field("x-more", &"x".repeat(100));
     let endless = [frame(HEADERS, END_STREAM, 1, &request("GET")), frame(9, 0, 1, &more).repeat(50_000)].concat();
     let (goaway, _) = flood(address, &endless).await;
-    assert!(goaway.is_none_or(|code| code == ENHANCE_YOUR_CALM || code == PROTOCOL_ERROR), "{goaway:?}");
-    assert!(mesh.connections() <= 1);
-    assert_eq!(H2Client::connect(address, &mesh.tasks).await.get("/").await.status, 200);
+    assert!(goaway.is_none_or(|code| code == ENHANCE_YOUR_CALM), "{goaway:?}");
+    let metrics = mesh.metrics();
+    assert!(metrics.contains("mesh_h2_connections_cut_total{reason=\"continuations\"} 1\n"), "{metrics}");
+    nothing_came_through(&mesh, address, &seen, "a head that does not end").await;
 }
+
+/// What the codec says when a head is over its bound: `:status: 431`, packed, and nothing more.
+const TOO_LARGE: &[u8] = &[0x48, 0x83, 0x69, 0x90, 0xff];
 
 #[tokio::test]
 async fn heads_that_grow_when_they_are_unpacked_are_refused() {
-    let (mesh, address) = mesh().await;
-    // A field of 4,000 bytes that the table keeps, and then 500 times one byte that stands for it.
-    let value = "y".repeat(4000);
-    let mut bomb = request("GET");
-    bomb.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
-    bomb.extend_from_slice(value.as_bytes());
-    bomb.extend([0x80 | 62; 500]);
+    let (mesh, address, seen) = counting(Edge::Outbound).await;
+    // Over the bound of 64 KiB, but not by far: 160 KiB.
     let mut client = Peer::connect(address).await;
-    client.send([HELLO, &frame(HEADERS, END_STREAM | END_HEADERS, 1, &bomb)].concat()).await;
-    let mut refused = false;
-    while let Some(frame) = client.frame().await {
+    client.send([HELLO, &bomb(1, 40)].concat()).await;
+    let answer = loop {
+        let frame = client.frame().await.expect("the connection stays");
         if frame.stream == 1 {
-            refused = frame.kind == 3 || frame.kind == 1;
-            break;
+            break frame;
         }
-        if frame.kind == 7 {
-            refused = true;
-            break;
-        }
-    }
-    assert!(refused);
-    assert_eq!(H2Client::connect(address, &mesh.tasks).await.get("/").await.status, 200);
+    };
+    assert_eq!((answer.kind, &*answer.payload), (HEADERS, TOO_LARGE), "it is answered, with 431");
+    assert_eq!(answer.flags & END_STREAM, END_STREAM);
+    nothing_came_through(&mesh, address, &seen, "a head of 160 KiB").await;
+    // By far: 2 MiB.
+    let (goaway, _) = flood(address, &bomb(1, 500)).await;
+    assert_eq!(goaway, Some(ENHANCE_YOUR_CALM));
+    let metrics = mesh.metrics();
+    assert!(metrics.contains("mesh_h2_connections_cut_total{reason=\"unpacked_head\"} 1\n"), "{metrics}");
+    nothing_came_through(&mesh, address, &seen, "a head of 2 MiB").await;
 }
 
 #[tokio::test]
@@ -195,7 +181,7 @@ async fn too_many_fields_are_refused_and_told_of() {
 
 #[tokio::test]
 async fn heads_that_http2_does_not_have_are_refused() {
-    let (mesh, address) = mesh().await;
+    let (mesh, address, seen) = counting(Edge::Outbound).await;
     for (what, extra) in [
         ("an upper-case name", field("X-A", "1")),
         ("a field of the connection", field("connection", "close")),
@@ -216,9 +202,14 @@ async fn heads_that_http2_does_not_have_are_refused() {
                 break frame;
             }
         };
-        // Reset, the connection ended, or answered with 400 (entry 12 of the static table).
-        let is_refused = frame.kind == 3 || frame.kind == 7 || frame.payload.first() == Some(&0x8c);
+        // Reset or ended for what it is, or answered with 400 (entry 12 of the static table).
+        let is_refused = match frame.kind {
+            3 => frame.payload == PROTOCOL_ERROR.to_be_bytes(),
+            7 => frame.payload.get(4..8) == Some(&PROTOCOL_ERROR.to_be_bytes()),
+            _ => frame.kind == HEADERS && frame.payload.first() == Some(&0x8c),
+        };
         assert!(is_refused, "{what}: {frame:?}");
+        nothing_came_through(&mesh, address, &seen, what).await;
     }
     assert!(mesh.metrics().contains("response_flags=\"DPE\""));
 }
@@ -238,16 +229,33 @@ async fn a_preface_that_does_not_come_is_not_waited_for() {
 
 #[tokio::test]
 async fn streams_beyond_the_bound_are_refused() {
-    let (mesh, address) = mesh().await;
-    let mut client = Peer::connect(address).await;
-    let opened: Vec<u8> = (0..101).flat_map(|nth| post(nth * 2 + 1)).collect();
-    client.send([HELLO, &opened].concat()).await;
-    let refused = loop {
-        let frame = client.frame().await.expect("the connection stays");
-        if frame.kind == 3 {
-            break frame.stream;
+    // A client outside the mesh may have fewer.
+    for (edge, bound) in [(Edge::Outbound, 150), (Edge::Gateway, 100)] {
+        let (mesh, address, _) = counting(edge).await;
+        let mut client = Peer::connect(address).await;
+        let opened: Vec<u8> = (0..bound + 3).flat_map(|nth| post(nth * 2 + 1)).collect();
+        client.send([HELLO, &opened].concat()).await;
+        let (mut told, mut refused) = (None, Vec::new());
+        while refused.len() < 3 {
+            let frame = client.frame().await.expect("the connection stays");
+            match frame.kind {
+                // SETTINGS_MAX_CONCURRENT_STREAMS
+                4 if frame.flags == 0 => {
+                    told = frame
+                        .payload
+                        .chunks(6)
+                        .find(|setting| setting[..2] == [0, 3])
+                        .map(|setting| setting[2..].to_vec());
+                }
+                3 => refused.push((frame.stream, frame.payload)),
+                _ => {}
+            }
         }
-    };
-    assert_eq!(refused, 201);
-    assert_eq!(mesh.connections(), 1);
+        assert_eq!(told, Some(bound.to_be_bytes().to_vec()), "{edge:?}: the client was told");
+        let expected = [0, 1, 2].map(|nth| ((bound + nth) * 2 + 1, 7u32.to_be_bytes().to_vec()));
+        assert_eq!(refused, expected, "{edge:?}");
+        assert_eq!(mesh.connections(), 1);
+        let metrics = mesh.metrics();
+        assert!(metrics.contains("mesh_limit_hits_total{limit=\"streams\"} 3\n"), "{metrics}");
+    }
 }

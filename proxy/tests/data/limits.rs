@@ -180,6 +180,7 @@ async fn an_opaque_connection_without_a_byte_is_reset_in_time() {
     let mut server = upstream.accept().await;
     assert_eq!(client.rest().await, (vec![], false));
     assert_eq!(server.rest().await, (vec![], false));
+    assert_eq!(hits(&mesh, "tcp_idle"), 1);
 }
 
 #[tokio::test]

@@ -103,6 +103,8 @@ async fn a_websocket_without_a_byte_is_closed_in_time() {
     assert_eq!(client.rest().await, (vec![], false), "reset: it is not complete");
     assert_eq!(server.rest().await, (vec![], false));
     until("it is told", || mesh.metrics().contains("response_flags=\"UT\"")).await;
+    let metrics = mesh.metrics();
+    assert!(metrics.contains("mesh_limit_hits_total{limit=\"upgrade_idle\"} 1\n"), "{metrics}");
 }
 
 #[tokio::test]
