@@ -47,6 +47,11 @@ impl Buffer {
         self.bytes.get(self.start..self.end).unwrap_or_default()
     }
 
+    /// The bytes that are there, to be changed where they stand.
+    pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.start..self.end).unwrap_or_default()
+    }
+
     /// Number of bytes that are there.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
@@ -89,6 +94,27 @@ impl Buffer {
             }
         }
         self.was_filled = false;
+        let end = self.end;
+        self.bytes.get_mut(end..).unwrap_or_default()
+    }
+
+    /// Room for `count` bytes; less only if the largest buffer has no more.
+    pub(crate) fn room(&mut self, count: usize) -> &mut [u8] {
+        if self.bytes.is_empty() {
+            self.class = SIZES.iter().position(|size| *size >= count).unwrap_or(SIZES.len() - 1);
+            self.bytes = take(self.class);
+        }
+        while self.bytes.len() - self.end < count {
+            if self.start > 0 {
+                self.bytes.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+            } else if self.class + 1 < SIZES.len() {
+                self.grow();
+            } else {
+                break;
+            }
+        }
         let end = self.end;
         self.bytes.get_mut(end..).unwrap_or_default()
     }
@@ -199,6 +225,19 @@ mod tests {
         drop(many);
         let kept = FREE.with_borrow(|free| free.each_ref().map(Vec::len));
         assert!(kept.iter().zip(KEPT).all(|(kept, most)| *kept <= most), "{kept:?}");
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_bytes_as_are_asked_for_up_to_the_largest_buffer() {
+        let mut buffer = Buffer::default();
+        assert_eq!(buffer.room(20_000).len(), 64 * 1024);
+        buffer.room(5)[..5].copy_from_slice(b"hello");
+        buffer.fill(5);
+        assert_eq!(buffer.room(64 * 1024).len(), 256 * 1024 - 5, "a larger one");
+        buffer.consume(2);
+        assert_eq!(buffer.room(256 * 1024 - 3).len(), 256 * 1024 - 3, "what is used up makes room");
+        assert_eq!(buffer.room(256 * 1024).len(), 256 * 1024 - 3);
+        assert_eq!(buffer.filled(), b"llo");
     }
 
     #[test]

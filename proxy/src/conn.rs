@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
-use crate::tls::Secure;
+use crate::tls::{Agreed, Handshake, Secure};
 
 /// A connection with its buffers.
 #[derive(Debug)]
@@ -156,8 +156,12 @@ impl Conn {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
         let mut into = ReadBuf::new(space);
-        ready!(self.io.poll_read(cx, &mut into))?;
+        let read = self.io.poll_read(cx, &mut into);
         let count = into.filled().len();
+        if read.is_pending() {
+            self.rx.release();
+        }
+        ready!(read)?;
         self.rx.fill(count);
         self.received += count as u64;
         Poll::Ready(Ok(count))
@@ -173,19 +177,15 @@ impl Conn {
     /// # Errors
     ///
     /// It cannot be.
-    pub(crate) fn begin_tls(&mut self, session: rustls::Connection) -> io::Result<()> {
+    pub(crate) fn begin_tls(&mut self, handshake: Handshake) -> io::Result<()> {
         let Io::Plain(socket) = std::mem::replace(&mut self.io, Io::Nothing) else { return Err(gone()) };
-        let mut secure = Box::new(Secure::new(socket, session));
-        let begun = secure.absorb(self.rx.filled());
-        self.rx.consume(usize::MAX);
-        self.rx.park();
+        self.io = Io::Secure(Box::new(Secure::new(socket, handshake, std::mem::take(&mut self.rx))));
         self.received = 0;
-        self.io = Io::Secure(secure);
-        begun
+        Ok(())
     }
 
     /// Ready when the handshake is done.
-    pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Agreed>> {
         match &mut self.io {
             Io::Secure(secure) => secure.poll_handshake(cx),
             Io::Plain(_) | Io::Nothing => Poll::Ready(Err(gone())),
@@ -326,13 +326,7 @@ impl Io {
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(socket) => Pin::new(socket).poll_read(cx, into),
-            Io::Secure(secure) => {
-                if ready!(secure.poll_ready(cx))? {
-                    let count = secure.take(into.initialize_unfilled());
-                    into.advance(count);
-                }
-                Poll::Ready(Ok(()))
-            }
+            Io::Secure(secure) => secure.poll_read(cx, into),
             Io::Nothing => Poll::Ready(Err(gone())),
         }
     }

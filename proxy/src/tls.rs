@@ -2,7 +2,9 @@
 //! mesh, and both show a certificate. Where TLS is wanted nothing ever goes in clear text.
 
 mod configs;
+mod handshake;
 mod reason;
+mod records;
 mod secure;
 
 use std::sync::Arc;
@@ -11,10 +13,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use api::spiffe::SpiffeId;
 use engine::tables::{Chain, ServerTls, alpn};
 use runtime::svid::{PeerVerifier, Peers, Svids, peer};
-use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
+use rustls::HandshakeKind;
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
 use rustls_pki_types::UnixTime;
 
 use self::configs::{Client, Configs};
+pub(crate) use self::handshake::{Agreed, Handshake};
 pub use self::reason::NoTls;
 pub(crate) use self::reason::WORDS;
 pub(crate) use self::secure::Secure;
@@ -90,8 +95,9 @@ impl Tls {
 
     async fn accept_within(&self, tls: &ServerTls, conn: &mut Conn) -> Result<(HandshakeKind, Arc<SpiffeId>), NoTls> {
         let config = self.configs.server(&tls.alpn)?;
-        let session = ServerConnection::new(config).map_err(|_| NoTls::NoSvid)?;
-        self.shake(conn, Connection::Server(session), &self.members).await
+        let session = UnbufferedServerConnection::new(config).map_err(|_| NoTls::NoSvid)?;
+        let (agreed, identity) = self.shake(conn, Handshake::Server(Box::new(session)), &self.members).await?;
+        Ok((agreed.kind.unwrap_or(HandshakeKind::Full), identity))
     }
 
     /// Makes TLS of a new connection to an endpoint, which is to carry this; `way` has TLS.
@@ -119,45 +125,43 @@ impl Tls {
     async fn connect_within(&self, conn: &mut Conn, way: &Way, inside: Inside) -> Result<HandshakeKind, NoTls> {
         let client = self.configs.client(way, inside)?;
         let Client { config, name, verifier, .. } = &*client;
-        let session = ClientConnection::new(Arc::clone(config), name.clone()).map_err(|_| NoTls::NoSvid)?;
-        let made = self.shake(conn, Connection::Client(session), verifier).await;
+        let session = UnbufferedClientConnection::new(Arc::clone(config), name.clone()).map_err(|_| NoTls::NoSvid)?;
+        let made = self.shake(conn, Handshake::Client(Box::new(session)), verifier).await;
         if made.is_err() {
             // Whatever was wrong with a session, the next handshake does not build on it.
             client.forget();
         }
-        let (kind, _) = made?;
-        match conn.secure().and_then(|secure| secure.session.alpn_protocol()) {
+        let (agreed, _) = made?;
+        match agreed.alpn {
+            Some(chosen) if chosen != inside.word().as_bytes() => Err(NoTls::Alpn),
             // A peer without a word for it takes what comes.
-            None => Ok(kind),
-            Some(chosen) if chosen == inside.word().as_bytes() => Ok(kind),
-            Some(_) => Err(NoTls::Alpn),
+            _ => Ok(agreed.kind.unwrap_or(HandshakeKind::Full)),
         }
     }
 
-    /// Runs a handshake, and gives its kind and who the peer is.
+    /// Runs a handshake, and gives what was agreed on and who the peer is.
     async fn shake(
         &self,
         conn: &mut Conn,
-        session: Connection,
+        handshake: Handshake,
         verifier: &PeerVerifier,
-    ) -> Result<(HandshakeKind, Arc<SpiffeId>), NoTls> {
-        let as_server = matches!(session, Connection::Client(_));
-        conn.begin_tls(session).map_err(|error| NoTls::of(&error))?;
-        std::future::poll_fn(|cx| conn.poll_handshake(cx)).await.map_err(|error| NoTls::of(&error))?;
-        let secure = conn.secure().ok_or(NoTls::Closed)?;
-        let chain = secure.session.peer_certificates().unwrap_or_default();
-        let kind = secure.session.handshake_kind().unwrap_or(HandshakeKind::Full);
-        let identity = if kind == HandshakeKind::Resumed {
+    ) -> Result<(Agreed, Arc<SpiffeId>), NoTls> {
+        let as_server = !handshake.is_server();
+        conn.begin_tls(handshake).map_err(|error| NoTls::of(&error))?;
+        let agreed = std::future::poll_fn(|cx| conn.poll_handshake(cx)).await.map_err(|error| NoTls::of(&error))?;
+        let identity = if agreed.kind == Some(HandshakeKind::Resumed) {
             // The chain was verified in the first handshake: since then it may have expired, or lost its root.
             let now = self.svids.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let verified = verifier.verify(chain, UnixTime::since_unix_epoch(now), as_server);
+            let verified = verifier.verify(&agreed.chain, UnixTime::since_unix_epoch(now), as_server);
             verified.map_err(|refusal| NoTls::refused(&refusal))?.id
         } else {
-            peer(Some(chain)).ok_or(NoTls::NoCertificate)?.id
+            peer(Some(&agreed.chain)).ok_or(NoTls::NoCertificate)?.id
         };
         let identity = Arc::new(identity);
-        secure.peer = Some(Arc::clone(&identity));
-        Ok((kind, identity))
+        if let Some(secure) = conn.secure() {
+            secure.peer = Some(Arc::clone(&identity));
+        }
+        Ok((agreed, identity))
     }
 
     /// What the proxy shows to others, and holds them against.

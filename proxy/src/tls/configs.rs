@@ -76,6 +76,10 @@ impl Configs {
         }
         let words: Vec<&[u8]> = alpn.iter().map(|word| word.as_bytes()).collect();
         let config = self.svids.resuming_server_config(Peers::Members, &words).map_err(|error| cannot(&error))?;
+        let mut config = ServerConfig::clone(&config);
+        // Records after the handshake are the proxy's own.
+        config.enable_secret_extraction = true;
+        let config = Arc::new(config);
         servers.push(Server { alpn: alpn.to_vec(), under: svid, config: Arc::clone(&config) });
         Ok(config)
     }
@@ -104,6 +108,7 @@ impl Configs {
         let config = self.svids.client_config(peers.clone(), &offered).map_err(|error| cannot(&error))?;
         let tickets = Arc::new(Tickets { svids: self.svids.clone(), kept: Mutex::default(), group: Mutex::default() });
         let mut config = ClientConfig::clone(&config);
+        config.enable_secret_extraction = true;
         config.resumption = match tls.resumes {
             true => Resumption::store(Arc::clone(&tickets) as Arc<dyn ClientSessionStore>),
             false => Resumption::disabled(),

@@ -1,37 +1,35 @@
-//! A socket whose bytes are TLS: what is read is decrypted as it comes, what is written goes out in as few records as it
-//! can.
+//! A socket whose bytes are TLS: records are opened into the reader's buffer as they come, and what is written goes out in
+//! as few of them as it can.
 //!
-//! An idle connection holds no buffer of ours. Bytes from the socket pass through one that its thread has.
+//! An idle connection holds no buffer.
 
-use std::cell::RefCell;
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use api::spiffe::SpiffeId;
-use rustls::Connection;
+use rustls::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What is taken from a socket at once: the largest record and the beginning of another.
-const CIPHER: usize = 20 * 1024;
-
-thread_local! {
-    static BYTES: RefCell<Box<[u8]>> = RefCell::new(vec![0; CIPHER].into_boxed_slice());
-}
+use super::handshake::{Agreed, Handshake};
+use super::records::{Opened, Records, content, whole};
+use crate::buffer::Buffer;
 
 /// A connection by TLS.
 #[derive(Debug)]
 pub(crate) struct Secure {
-    pub(super) socket: TcpStream,
-    pub(super) session: Connection,
+    socket: TcpStream,
+    stage: Stage,
     /// Who is at the other end, once the handshake is done.
     pub(super) peer: Option<Arc<SpiffeId>>,
-    /// Bytes that have been decrypted and not been taken.
-    unread: usize,
-    /// Bytes that came while there was no room for what is in them.
-    late: Vec<u8>,
+    /// Records that have come and have not been opened.
+    came: Buffer,
+    /// What was in a record that was larger than its reader's buffer.
+    spare: Buffer,
+    /// Records on their way to the peer.
+    going: Buffer,
     /// Whether the peer has said that no more bytes follow.
     has_ended: bool,
     has_closed: bool,
@@ -39,46 +37,27 @@ pub(crate) struct Secure {
     is_refused: bool,
 }
 
-/// The socket below, for the length of one poll.
-struct Wire<'a, 'c> {
-    socket: &'a mut TcpStream,
-    cx: &'a mut Context<'c>,
+#[derive(Debug)]
+enum Stage {
+    Handshake(Handshake),
+    Open(Box<Records>),
+    Failed,
 }
 
-impl io::Write for Wire<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        blocking(Pin::new(&mut *self.socket).poll_write(self.cx, bytes))
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        blocking(Pin::new(&mut *self.socket).poll_write_vectored(self.cx, slices))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn blocking<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
-    match polled {
-        Poll::Ready(done) => done,
-        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
-fn invalid(error: rustls::Error) -> io::Error {
+fn invalid(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 impl Secure {
-    /// TLS on a socket, from the begin of its handshake.
-    pub(crate) fn new(socket: TcpStream, session: Connection) -> Self {
+    /// TLS on a socket, from the begin of its handshake, of which `came` has come already.
+    pub(crate) fn new(socket: TcpStream, handshake: Handshake, came: Buffer) -> Self {
         Secure {
             socket,
-            session,
+            stage: Stage::Handshake(handshake),
             peer: None,
-            unread: 0,
-            late: Vec::new(),
+            came,
+            spare: Buffer::default(),
+            going: Buffer::default(),
             has_ended: false,
             has_closed: false,
             is_refused: false,
@@ -100,114 +79,163 @@ impl Secure {
         self.is_refused
     }
 
-    /// Takes bytes that have come from the peer.
-    ///
-    /// # Errors
-    ///
-    /// They are no TLS, or not by whom they should be.
-    pub(crate) fn absorb(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            // Nothing is taken while much is unread, or after the end.
-            match self.session.read_tls(&mut rest) {
-                Ok(count) if count > 0 => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
-                _ => break,
+    /// Ready when the handshake is done, with what has been agreed on.
+    pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Agreed>> {
+        loop {
+            let Stage::Handshake(handshake) = &mut self.stage else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            match handshake.advance(&mut self.came, &mut self.going) {
+                Ok(false) => {}
+                Ok(true) => return Poll::Ready(self.finish(cx)),
+                Err(error) => return Poll::Ready(Err(self.fail(error, cx))),
             }
-            let processed = self.session.process_new_packets();
-            self.is_refused |= matches!(processed, Err(rustls::Error::AlertReceived(_)));
-            let state = processed.map_err(invalid)?;
-            self.unread = state.plaintext_bytes_to_read();
-            self.has_ended |= state.peer_has_closed();
+            ready!(self.poll_send(cx))?;
+            ready!(self.poll_more(cx))?;
         }
-        if !self.has_ended {
-            self.late = rest.to_vec();
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>) -> io::Result<Agreed> {
+        let Stage::Handshake(handshake) = std::mem::replace(&mut self.stage, Stage::Failed) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let (agreed, records) = handshake.finish().map_err(invalid)?;
+        self.stage = Stage::Open(Box::new(records));
+        // The end of ours, or tickets. What the socket does not take now goes before anything else.
+        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+            return Err(error);
+        }
+        Ok(agreed)
+    }
+
+    /// Ends it, and tells the peer why as far as that can be done without waiting.
+    fn fail(&mut self, error: Error, cx: &mut Context<'_>) -> io::Error {
+        self.is_refused |= matches!(error, Error::AlertReceived(_));
+        if let Stage::Open(records) = &mut self.stage {
+            // A cipher at its end says nothing more.
+            let _ = records.seal_error(&error, &mut self.going);
+        }
+        self.stage = Stage::Failed;
+        let _ = self.poll_send(cx);
+        invalid(error)
+    }
+
+    /// Reads from the socket once.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.came.is_empty() {
+            // No buffer is held over a wait.
+            if self.socket.poll_read_ready(cx)?.is_pending() {
+                self.came.release();
+                return Poll::Pending;
+            }
+        }
+        let mut into = ReadBuf::new(self.came.space());
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut into))?;
+        let count = into.filled().len();
+        if count == 0 {
+            // An end that the peer has not announced may be anybody's.
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.came.fill(count);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Opens records into `into` as long as they are there as a whole and there is room.
+    fn open(&mut self, into: &mut ReadBuf<'_>, cx: &mut Context<'_>) -> io::Result<()> {
+        let before = into.filled().len();
+        while let Some(record) = whole(self.came.filled())
+            && self.spare.is_empty()
+            && !self.has_ended
+        {
+            let Stage::Open(records) = &mut self.stage else { return Err(io::ErrorKind::NotConnected.into()) };
+            let bytes = self.came.filled().get(..record).unwrap_or_default();
+            // What is opened has its kind behind it.
+            let most = content(record) + 1;
+            let fits = most <= into.remaining();
+            if !fits && into.filled().len() > before {
+                break;
+            }
+            let room = if fits { into.initialize_unfilled() } else { self.spare.room(most) };
+            match records.open(bytes, room, &mut self.going) {
+                Ok(Opened::Data(count)) if fits => into.advance(count),
+                Ok(Opened::Data(count)) => self.spare.fill(count),
+                Ok(Opened::Other) => {}
+                Ok(Opened::End) => self.has_ended = true,
+                Err(error) => return Err(self.fail(error, cx)),
+            }
+            self.came.consume(record);
+        }
+        self.came.release();
+        if !self.going.is_empty() {
+            // An answer of the protocol's own; what does not go now goes with what is written next.
+            let _ = self.poll_send(cx);
         }
         Ok(())
     }
 
-    /// Reads from the socket once.
-    fn poll_absorb(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let absorbed = BYTES.with_borrow_mut(|bytes| {
-            let mut into = ReadBuf::new(bytes);
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut into))?;
-            if into.filled().is_empty() {
-                // An end that the peer has not announced may be anybody's.
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            Poll::Ready(self.absorb(into.filled()))
-        });
-        // What is said to the peer about what has come, an alert as well.
-        if absorbed.is_ready() && self.session.wants_write() {
+    /// Ready when it is worth while to have a buffer for bytes; `false` at the peer's end.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if !self.spare.is_empty() || whole(self.came.filled()).is_some() {
+            return Poll::Ready(Ok(true));
+        }
+        if self.has_ended {
+            return Poll::Ready(Ok(false));
+        }
+        self.socket.poll_read_ready(cx).map_ok(|()| true)
+    }
+
+    /// Reads once; nothing is read at the peer's end.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.going.is_empty() {
+            // The peer may wait for it.
             let _ = self.poll_send(cx);
         }
-        absorbed
-    }
-
-    /// Ready when the handshake is done. What a server has to say after it, its tickets, goes out with its first bytes.
-    pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
         loop {
-            match (self.session.is_handshaking(), &self.session) {
-                (false, Connection::Server(_)) => return Poll::Ready(Ok(())),
-                // A server that speaks first waits for the end of ours.
-                (false, Connection::Client(_)) => return self.poll_send(cx),
-                (true, _) => {}
+            if !self.spare.is_empty() {
+                let count = self.spare.len().min(into.remaining());
+                into.put_slice(self.spare.filled().get(..count).unwrap_or_default());
+                self.spare.consume(count);
+                self.spare.park();
+                return Poll::Ready(Ok(()));
             }
-            ready!(self.poll_send(cx))?;
-            ready!(self.poll_absorb(cx))?;
-        }
-    }
-
-    /// Ready when bytes can be [taken](Self::take); `false` at the peer's end.
-    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        loop {
-            if self.unread > 0 {
-                return Poll::Ready(Ok(true));
+            self.open(into, cx)?;
+            if into.filled().len() > before || (self.has_ended && self.spare.is_empty()) {
+                return Poll::Ready(Ok(()));
             }
-            if !self.late.is_empty() {
-                let late = std::mem::take(&mut self.late);
-                self.absorb(&late)?;
-            } else if self.has_ended {
-                return Poll::Ready(Ok(false));
-            } else {
-                ready!(self.poll_absorb(cx))?;
+            if self.spare.is_empty() {
+                ready!(self.poll_more(cx))?;
             }
         }
-    }
-
-    /// Takes bytes that are ready.
-    pub(crate) fn take(&mut self, into: &mut [u8]) -> usize {
-        let count = self.session.reader().read(into).unwrap_or(0);
-        self.unread = self.unread.saturating_sub(count);
-        count
     }
 
     /// Whether anything waits to be written.
     pub(crate) fn has_unsent(&self) -> bool {
-        self.session.wants_write()
+        !self.going.is_empty()
     }
 
     /// Writes what waits.
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.session.wants_write() {
-            match self.session.write_tls(&mut Wire { socket: &mut self.socket, cx }) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error)),
+        while !self.going.is_empty() {
+            let count = ready!(Pin::new(&mut self.socket).poll_write(cx, self.going.filled()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.going.consume(count);
         }
+        self.going.park();
         Poll::Ready(Ok(()))
     }
 
-    /// Encrypts both, one after the other, as far as there is room, and writes as much as the socket takes. What it does
-    /// not take stays [unsent](Self::has_unsent), and nothing more is taken before it has gone.
+    /// Seals both, one after the other, as far as goes at once, and writes as much as the socket takes. What it does not
+    /// take stays [unsent](Self::has_unsent), and nothing more is taken before it has gone.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_send(cx))?;
         if head.is_empty() && body.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let count = self.session.writer().write_vectored(&[IoSlice::new(head), IoSlice::new(body)])?;
+        let Stage::Open(records) = &mut self.stage else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let count = records.seal_data(head, body, &mut self.going).map_err(invalid)?;
         match self.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(count)),
@@ -222,44 +250,47 @@ impl Secure {
     }
 
     fn close(&mut self) {
-        if !std::mem::replace(&mut self.has_closed, true) {
-            self.session.send_close_notify();
+        if let Stage::Open(records) = &mut self.stage
+            && !std::mem::replace(&mut self.has_closed, true)
+        {
+            // A cipher at its end says nothing more.
+            let _ = records.seal_end(&mut self.going);
         }
     }
 
     /// Says that no more bytes follow, as far as that can be done without waiting.
     pub(crate) fn close_now(&mut self) {
-        if !self.session.is_handshaking() {
-            self.close();
-            let _ = self.poll_send(&mut Context::from_waker(std::task::Waker::noop()));
-        }
+        self.close();
+        let _ = self.poll_send(&mut Context::from_waker(std::task::Waker::noop()));
     }
 
     /// Whether an idle connection can still be used: the peer has neither closed it nor sent anything to be read. What TLS
     /// itself has to say meanwhile, such as tickets, is taken in.
     pub(crate) fn is_live(&mut self, ask_kernel: bool) -> bool {
-        BYTES.with_borrow_mut(|bytes| {
-            loop {
-                if self.unread > 0 || self.has_ended || !self.late.is_empty() {
-                    return false;
-                }
-                let read = if ask_kernel {
-                    let below = socket2::SockRef::from(&self.socket);
-                    let mut below: &socket2::Socket = &below;
-                    below.read(bytes)
-                } else {
-                    self.socket.try_read(bytes)
-                };
-                match read {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                    Ok(count) if count > 0 => {
-                        if self.absorb(bytes.get(..count).unwrap_or_default()).is_err() {
-                            return false;
-                        }
-                    }
-                    _ => return false,
-                }
+        loop {
+            if !self.spare.is_empty() || self.has_ended || !self.came.is_empty() {
+                return false;
             }
-        })
+            let into = self.came.space();
+            let read = if ask_kernel {
+                let below = socket2::SockRef::from(&self.socket);
+                let mut below: &socket2::Socket = &below;
+                below.read(into)
+            } else {
+                self.socket.try_read(into)
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.came.park();
+                    return true;
+                }
+                Ok(count) if count > 0 => self.came.fill(count),
+                _ => return false,
+            }
+            let (nothing, cx) = (&mut ReadBuf::new(&mut []), &mut Context::from_waker(std::task::Waker::noop()));
+            if self.open(nothing, cx).is_err() {
+                return false;
+            }
+        }
     }
 }
