@@ -4,6 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use runtime::authority::Root;
 use runtime::svid::{self, Peers, Svids};
 use rustls::client::UnbufferedClientConnection;
@@ -298,4 +300,74 @@ fn the_peer_is_told_why_it_is_over() {
         let told = pair.theirs.process_new_packets().map(drop);
         assert_eq!(told, Err(Error::AlertReceived(alert)), "{error:?}");
     }
+}
+
+#[test]
+fn whatever_a_peer_has_sealed_is_taken_or_refused() {
+    let mut dice = StdRng::seed_from_u64(8446);
+    for mut pair in Pair::both() {
+        for _ in 0..3000 {
+            let kinds = [ALERT, HANDSHAKE, HANDSHAKE, DATA, 0, dice.random()];
+            let kind = kinds[dice.random_range(0..kinds.len())];
+            let mut content = vec![0; dice.random_range(0..64)];
+            dice.fill(&mut content[..]);
+            if let ([first, a, b, ..], HANDSHAKE) = (&mut content[..], kind) {
+                (*first, *a, *b) = ([4, 24, 1][dice.random_range(0..3)], 0, 0);
+            }
+            // An error is as good as any answer; what was begun is not gone on with.
+            if pair.forged(kind, &content).is_err() {
+                pair.ours.message.clear();
+                pair.ours.idle = 0;
+            }
+            pair.going.consume(usize::MAX);
+        }
+    }
+}
+
+#[test]
+fn a_handshake_takes_any_bytes_without_harm() {
+    let mut dice = StdRng::seed_from_u64(8446);
+    let (server, client) = configs();
+    let (server, client) = (Arc::new(server), Arc::new(client));
+    let name = rustls_pki_types::ServerName::try_from("a.b").expect("a name");
+    let (mut done, mut failed) = (0, 0);
+    for round in 0..600 {
+        let ours = UnbufferedServerConnection::new(Arc::clone(&server)).expect("a server");
+        let mut handshake = Handshake::Server(Box::new(ours));
+        let mut theirs: Connection = ClientConnection::new(Arc::clone(&client), name.clone()).expect("a client").into();
+        let (mut came, mut going) = (Buffer::default(), Buffer::default());
+        loop {
+            let mut bytes = sent(&mut theirs);
+            if round % 4 > 0 && !bytes.is_empty() {
+                let at = dice.random_range(0..bytes.len());
+                match dice.random_range(0..4) {
+                    0 => bytes[at] ^= 1 << dice.random_range(0..8),
+                    1 => bytes.truncate(at),
+                    2 => bytes.extend_from_within(..at),
+                    _ => bytes.insert(at, dice.random()),
+                }
+            }
+            let is_silent = bytes.is_empty() && going.is_empty();
+            put(&mut came, &bytes);
+            match handshake.advance(&mut came, &mut going) {
+                Ok(true) => {
+                    done += 1;
+                    break;
+                }
+                Err(_) => {
+                    failed += 1;
+                    break;
+                }
+                Ok(false) if is_silent => break,
+                Ok(false) => {}
+            }
+            let mut rest = going.filled();
+            let read = theirs.read_tls(&mut rest).expect("reads");
+            going.consume(read);
+            if theirs.process_new_packets().is_err() {
+                break;
+            }
+        }
+    }
+    assert!(done >= 150 && failed > 100, "{done} done, {failed} failed");
 }
