@@ -204,6 +204,16 @@ pub(crate) fn observe(cluster: &Cluster, target: &Target, is_error: bool, now: i
     }
 }
 
+/// An endpoint that takes nothing is left out for so long, or for as long as it took to say so, whatever its policy.
+const REST: Duration = Duration::from_secs(1);
+
+/// Leaves an endpoint out for a while that could not be connected to, or refused a request unseen after this time.
+pub(crate) fn rest(cluster: &Cluster, target: &Target, took: Duration, now: u64) {
+    if let (Some(endpoints), Some(endpoint)) = (&cluster.endpoints, &target.endpoint) {
+        endpoints.ejections.rest(endpoint, now, took.max(REST));
+    }
+}
+
 /// Counts a request, or an opaque connection, as in flight at its endpoint while it lives.
 #[derive(Debug)]
 pub(crate) struct InFlight(Option<Arc<Endpoint>>);

@@ -4,7 +4,7 @@
 usage: tests/soak/soak.py [REQUESTS]       (1,000,000 unless given; PROFILE_DIR names where the programs are)
 
 What changes meanwhile, every second something else in turn: a route rule flips, a version gets another number of
-replicas, Pilot is killed, an application is killed. SEED repeats a run's choices. A request may fail only with an application: when it was at one that
+replicas, an application is killed, and more seldom Pilot, which like any container is restarted after pauses that grow. SEED repeats a run's choices. A request may fail only with an application: when it was at one that
 was killed. Needs h2load (package nghttp2-client). Exits with 1 if any other request failed."""
 import collections, json, os, random, re, shutil, signal, subprocess, sys, tempfile, threading, time
 
@@ -89,7 +89,8 @@ def kill_application():
 
 
 def disturb(ended):
-    turns = [flip, scale, flip, kill_application, flip, scale, flip, kill_pilot]
+    turns = 3 * [flip, scale, flip, kill_application, flip, scale, flip]
+    turns.append(kill_pilot)
     turn = 0
     try:
         while not ended.wait(1):

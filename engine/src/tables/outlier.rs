@@ -89,6 +89,13 @@ impl Ejections {
         errors >= outlier.consecutive_errors && self.eject(outlier, health, all, now())
     }
 
+    /// Leaves out an endpoint for a time, though it is not ejected: it takes nothing now.
+    pub fn rest(&self, endpoint: &Endpoint, now: u64, time: Duration) {
+        let until = now.saturating_add(millis(time));
+        endpoint.load.health.until.fetch_max(until, Ordering::Relaxed);
+        self.latest.fetch_max(until, Ordering::Relaxed);
+    }
+
     fn eject(&self, outlier: &Outlier, health: &Health, all: &[Arc<Endpoint>], now: u64) -> bool {
         let _deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
         if health.ejected_until(now).is_some() {

@@ -30,11 +30,12 @@ pub(crate) enum Restart {
 /// By when a container that is to stop will be killed; `None` while it is to run.
 pub(crate) type Stop = watch::Receiver<Option<Instant>>;
 
-/// First pause before a restart; it doubles with each until [`LONGEST_PAUSE`]. The very first restart has none.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// First pause before a restart; it doubles with each until [`LONGEST_PAUSE`]. The very first restart has none. Those of a
+/// kubelet with its shorter back-off: who works on a program does not wait five minutes for it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A container that has run for this long starts with short pauses again.
-const STABLE: Duration = Duration::from_secs(600);
+const STABLE: Duration = LONGEST_PAUSE;
 /// How long to wait before looking again whether something that was missing is there.
 const MISSING_PAUSE: Duration = Duration::from_secs(5);
 /// How long an ended container's log is waited for.
@@ -55,8 +56,8 @@ impl BackOff {
         }
         let pause = match self.failures {
             0 => Duration::ZERO,
-            // Five doublings reach the longest pause.
-            failures => (FIRST_PAUSE * (1 << (failures - 1).min(5))).min(LONGEST_PAUSE),
+            // Six doublings reach the longest pause.
+            failures => (FIRST_PAUSE * (1 << (failures - 1).min(6))).min(LONGEST_PAUSE),
         };
         self.failures = self.failures.saturating_add(1);
         pause
@@ -326,7 +327,7 @@ mod tests {
     fn the_first_restart_is_immediate_and_later_ones_wait_longer_and_longer() {
         let mut back_off = BackOff::default();
         let pauses: Vec<_> = (0..8).map(|_| back_off.next(Duration::ZERO).as_secs()).collect();
-        assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 32, 60]);
         assert_eq!(back_off.next(STABLE), Duration::ZERO);
     }
 }

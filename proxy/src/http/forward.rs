@@ -1,6 +1,7 @@
 //! Sends a request to an endpoint and its response back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::decide::Forwarded;
 use engine::tables::{Cluster, Upstream};
@@ -145,6 +146,9 @@ impl Session<'_> {
         if failure.fault() == crate::failure::Fault::Upstream {
             flight.failed();
             upstream::observe(call.cluster, &target, true, || self.path.now());
+            if failure == Failure::UpstreamRefused {
+                upstream::rest(call.cluster, &target, Duration::ZERO, self.path.now());
+            }
         }
         if started {
             report.failure = Some(failure);

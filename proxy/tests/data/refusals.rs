@@ -49,7 +49,10 @@ async fn what_never_came_to_an_application_is_sent_to_another_without_a_rule_tha
         );
     }
     let refused = count(&ill, "response_code=\"503\"");
-    assert!(refused > 100, "of 300 requests many were sent to the ill one first: {refused}");
+    assert!(
+        (1..30).contains(&refused),
+        "the ill one is asked first at times, and then left alone for a while: {refused}"
+    );
     let metrics = near.metrics();
     let connections = metrics.lines().find(|line| line.starts_with("mesh_upstream_connections_total"));
     assert_eq!(
