@@ -88,11 +88,6 @@ impl Peer {
         Some((first, fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect()))
     }
 
-    /// Bytes that have come behind what was read.
-    pub fn unread(&self) -> usize {
-        self.read.len()
-    }
-
     /// Reads exactly so many bytes.
     pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
         while self.read.len() < count {
