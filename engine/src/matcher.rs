@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_evil_pattern_takes_linear_time() {
+    fn cve_2019_14993_an_evil_pattern_takes_linear_time() {
         assert!(!regex("(a+)+b").matches("a".repeat(64 << 10).as_bytes()));
     }
 

@@ -220,3 +220,54 @@ fn cve_2026_39350_accounts_are_text_and_not_patterns() {
         assert_eq!(is_let_in(&allow, &request), expected, "{id}");
     }
 }
+
+#[test]
+fn cve_2023_27493_no_identity_has_what_ends_a_field_of_the_header_about_certificates() {
+    for bad in [';', ',', '"', '=', '\\', '\n', '\r', '\0', ' ', '%', 'é'] {
+        for id in [
+            format!("spiffe://td.test/ns/a{bad}b/sa/x"),
+            format!("spiffe://td.test/ns/a/sa/x{bad}"),
+            format!("spiffe://td{bad}test/ns/a/sa/x"),
+        ] {
+            assert!(id.parse::<api::spiffe::SpiffeId>().is_err(), "{id:?}");
+        }
+    }
+}
+
+#[test]
+fn cve_2024_32475_a_long_host_is_compared_as_a_whole_or_refused() {
+    for length in [1, 200, 254] {
+        let long = "a".repeat(length);
+        let host = json!({ "header": { "name": ":authority", "string_match": { "exact": long } } });
+        let deny = rules("DENY", &host, &anybody());
+        assert!(!is_let_in(&deny, &canonical(&long.to_uppercase(), "/").unwrap()), "{length}");
+        assert!(is_let_in(&deny, &canonical(&format!("{long}a"), "/").unwrap()), "{length}");
+    }
+    for length in [262, 300, 65_535] {
+        assert!(canonical(&"a".repeat(length), "/").is_none(), "{length}");
+    }
+}
+
+#[test]
+fn cve_2024_45806_an_address_proves_nothing_that_a_header_says() {
+    let from = json!({ "direct_remote_ip": { "address_prefix": "10.0.0.0", "prefix_len": 8 } });
+    let allow = rules("ALLOW", &json!({ "any": true }), &from);
+    let by_id = json!({ "authenticated": { "principal_name": { "prefix": "spiffe://" } } });
+    let by_id = rules("ALLOW", &json!({ "any": true }), &by_id);
+    for (address, expected) in [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("203.0.113.9", false), ("::1", false)] {
+        for header in ["x-forwarded-for", "x-real-ip", "forwarded", "x-envoy-external-address", "x-envoy-internal"] {
+            let mut request = Simple::get("a", "/").with_header(header, "10.0.0.1");
+            request.address = Some(address.parse().unwrap());
+            assert_eq!(is_let_in(&allow, &request), expected, "{address} with {header}");
+            assert!(!is_let_in(&by_id, &request), "{address} is nobody's identity");
+        }
+    }
+}
+
+#[test]
+fn cve_2026_26310_an_address_with_a_zone_is_no_host() {
+    for authority in ["[::1%25lo]", "[::1%lo]", "[fe80::1%25eth0]:80", "[fe80::1%2525eth0]", "fe80::1%eth0"] {
+        assert!(canonical(authority, "/").is_none(), "{authority}");
+    }
+    assert_eq!(canonical("[::1]:080", "/").unwrap().authority, "[::1]:80");
+}

@@ -217,7 +217,7 @@ fn key_sets_of_no_use_are_refused_and_useless_keys_passed_over() {
 }
 
 #[test]
-fn any_bytes_are_looked_at_without_a_panic() {
+fn cve_2019_12995_any_bytes_are_looked_at_without_a_panic() {
     let key = Key::of("ES256");
     let provider = provider(&key.set(), &[]);
     let good = key.token("ES256", &claims());

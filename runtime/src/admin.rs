@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_foreign_host_is_refused() {
+    async fn cve_2024_40632_a_foreign_host_is_refused() {
         let router = loopback_only(Router::new().route("/", get(|| async { "hello" })));
         let (address, tasks) = started(router, Limits::default()).await;
         let evil = ask(address, "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").await;

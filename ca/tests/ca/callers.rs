@@ -13,7 +13,7 @@ use tonic::Code;
 use crate::world::{AUDIENCE, REVIEWS, RunningCa, SetClock, World, id_of, refusal, request};
 
 #[tokio::test]
-async fn a_token_gives_the_identity_of_its_account_whatever_is_asked_for() {
+async fn cve_2022_39388_a_token_gives_the_identity_of_its_account_whatever_is_asked_for() {
     let world = World::start().await;
     let ca = world.ca().await;
     let token = world.token("default", "reviews", AUDIENCE);

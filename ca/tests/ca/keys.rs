@@ -50,7 +50,7 @@ async fn of_cas_that_start_at_once_one_makes_the_root() {
 }
 
 #[tokio::test]
-async fn a_corrupt_secret_stops_the_ca_and_is_left_as_it_is() {
+async fn cve_2020_1764_a_corrupt_secret_stops_the_ca_and_is_left_as_it_is() {
     let policy = Policy::of("cluster.local".parse().expect("a trust domain"));
     let good = Material::make_root(&policy, std::time::SystemTime::now()).expect("a root");
     let other = Material::make_root(&policy, std::time::SystemTime::now()).expect("a root");

@@ -44,7 +44,7 @@ fn redirect(to: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_key_set_is_fetched_and_anything_else_refused() {
+async fn cve_2025_64527_a_key_set_is_fetched_and_anything_else_refused() {
     let tasks = Tasks::new();
     let at = issuer(&tasks, |path, own| {
         Some(match path {

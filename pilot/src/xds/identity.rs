@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_must_be_of_one_account() {
+    fn cve_2021_34824_what_is_shown_must_be_of_one_account() {
         let caller = || Caller { namespace: "default".to_owned(), service_account: "sa".to_owned(), pod: None };
         let id = |text: &str| Some(text.parse::<SpiffeId>().expect("an identity"));
         let own = "spiffe://cluster.local/ns/default/sa/sa";

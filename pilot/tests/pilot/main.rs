@@ -148,7 +148,7 @@ async fn callers_get_the_routes_that_are_meant_for_them() {
 }
 
 #[tokio::test]
-async fn strangers_are_told_why_they_are_not_let_in() {
+async fn cve_2026_31838_strangers_are_told_why_they_are_not_let_in() {
     let mesh = Mesh::start().await;
     let mut stranger = mesh.connect("productpage-v1", "nonsense").await;
     stranger.subscribe(Kind::Cluster, &[]).await;

@@ -83,7 +83,7 @@ fn calls_of_grpc_are_counted_with_their_status_and_messages() {
 }
 
 #[test]
-fn kinds_beyond_the_bound_are_counted_together_and_it_is_told() {
+fn cve_2025_43915_kinds_beyond_the_bound_are_counted_together_and_it_is_told() {
     let metrics = Metrics::new(Identity::default(), Arc::default(), 3);
     for status in 200..210 {
         metrics.request(&Kind { status, ..outbound() }, &took(1));

@@ -193,7 +193,46 @@ async fn tokens_stand_where_the_policy_says_and_the_application_gets_what_it_say
 }
 
 #[tokio::test]
-async fn rules_of_now_are_asked_on_connections_of_before() {
+async fn cve_2023_27488_bytes_that_are_no_text_pass_no_rule() {
+    let guest = |action: &str, text: &Value| {
+        let policy = json!({ "permissions": [{ "header": { "name": "x-role", "string_match": text } }], "principals": [{ "any": true }] });
+        json!({ "name": "rules", "typed_config": { "@type": RBAC, "rules": { "action": action, "policies": { "p": policy } } } })
+    };
+    let bytes = b"GET / HTTP/1.1\r\nHost: test\r\nx-role: guest\xff\xfe\r\n\r\n";
+    for (action, text, expected) in [
+        ("DENY", json!({ "prefix": "guest" }), 403),
+        ("DENY", json!({ "contains": "gue" }), 403),
+        ("ALLOW", json!({ "exact": "guest" }), 403),
+        ("ALLOW", json!({ "prefix": "admin" }), 403),
+    ] {
+        let mesh = Mesh::new();
+        let address = serve(&mesh, &listener(&[guest(action, &text)], true)).await;
+        let mut peer = Peer::connect(address).await;
+        assert_eq!(peer.ask(bytes).await.status(), expected, "{action} {text}");
+    }
+    let mesh = Mesh::new();
+    let address = serve(&mesh, &listener(&[guest("ALLOW", &json!({ "exact": "guest" }))], true)).await;
+    let mut peer = Peer::connect(address).await;
+    assert_eq!(peer.ask(request("/", &[("x-role", "guest")])).await.status(), 200);
+}
+
+#[tokio::test]
+async fn cve_2023_35944_what_a_client_says_of_its_scheme_passes_no_rule() {
+    let mesh = Mesh::new();
+    let policy = json!({ "permissions": [{ "header": { "name": ":scheme", "string_match": { "exact": "http" } } }], "principals": [{ "any": true }] });
+    let deny = json!({ "name": "rules", "typed_config": { "@type": RBAC, "rules": { "action": "DENY", "policies": { "p": policy } } } });
+    let address = serve(&mesh, &listener(&[deny], true)).await;
+    let client = H2Client::connect(address, &mesh.tasks).await;
+    for uri in ["http://test/", "https://test/"] {
+        let answer = client.ask(http::Request::get(uri).body(()).expect("a request")).await;
+        assert_eq!(answer.status, 403, "{uri}");
+    }
+    let mut peer = Peer::connect(address).await;
+    assert_ne!(peer.ask("GET HTTPS://test/ HTTP/1.1\r\nHost: test\r\n\r\n").await.status(), 200);
+}
+
+#[tokio::test]
+async fn cve_2024_28248_rules_of_now_are_asked_on_connections_of_before() {
     let mesh = Mesh::new();
     let address = serve(&mesh, &listener(&[], true)).await;
     let mut peer = Peer::connect(address).await;

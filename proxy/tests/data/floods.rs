@@ -98,7 +98,7 @@ async fn frames_that_bring_nothing_are_cut_off() {
 }
 
 #[tokio::test]
-async fn streams_that_are_reset_as_soon_as_they_are_open_are_cut_off() {
+async fn cve_2023_44487_streams_that_are_reset_as_soon_as_they_are_open_are_cut_off() {
     let (mesh, address) = mesh().await;
     let rapid: Vec<u8> = (0..2000).flat_map(|nth| [post(nth * 2 + 1), reset(nth * 2 + 1)].concat()).collect();
     let (goaway, _) = flood(address, &rapid).await;
@@ -107,7 +107,7 @@ async fn streams_that_are_reset_as_soon_as_they_are_open_are_cut_off() {
 }
 
 #[tokio::test]
-async fn streams_that_the_proxy_is_made_to_reset_are_cut_off() {
+async fn cve_2025_8671_streams_that_the_proxy_is_made_to_reset_are_cut_off() {
     let (mesh, address) = mesh().await;
     // A body that is longer than was said is an error of the stream, which its server must reset.
     let short = [request("POST"), field("content-length", "1")].concat();
@@ -123,7 +123,7 @@ async fn streams_that_the_proxy_is_made_to_reset_are_cut_off() {
 }
 
 #[tokio::test]
-async fn heads_that_do_not_end_are_cut_off() {
+async fn cve_2024_27919_heads_that_do_not_end_are_cut_off() {
     let (mesh, address, seen) = counting(Edge::Outbound).await;
     let more = field("x-more", &"x".repeat(100));
     let endless = [frame(HEADERS, END_STREAM, 1, &request("GET")), frame(9, 0, 1, &more).repeat(50_000)].concat();
@@ -138,7 +138,7 @@ async fn heads_that_do_not_end_are_cut_off() {
 const TOO_LARGE: &[u8] = &[0x48, 0x83, 0x69, 0x90, 0xff];
 
 #[tokio::test]
-async fn heads_that_grow_when_they_are_unpacked_are_refused() {
+async fn cve_2026_47774_heads_that_grow_when_they_are_unpacked_are_refused() {
     let (mesh, address, seen) = counting(Edge::Outbound).await;
     // Over the bound of 64 KiB, but not by far: 160 KiB.
     let mut client = Peer::connect(address).await;
@@ -180,7 +180,7 @@ async fn too_many_fields_are_refused_and_told_of() {
 }
 
 #[tokio::test]
-async fn heads_that_http2_does_not_have_are_refused() {
+async fn cve_2023_27491_heads_that_http2_does_not_have_are_refused() {
     let (mesh, address, seen) = counting(Edge::Outbound).await;
     for (what, extra) in [
         ("an upper-case name", field("X-A", "1")),

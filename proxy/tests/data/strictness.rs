@@ -162,7 +162,7 @@ async fn bytes_behind_a_response_are_not_taken_for_the_next() {
 }
 
 #[tokio::test]
-async fn headers_of_the_mesh_itself_are_not_believed_from_outside() {
+async fn cve_2023_27487_headers_of_the_mesh_itself_are_not_believed_from_outside() {
     for edge in [Edge::Gateway, Edge::Outbound, Edge::Inbound] {
         let upstream = Upstream::new().await;
         let mesh = Mesh::new();

@@ -172,7 +172,7 @@ async fn bytes_behind_a_refused_upgrade_are_nobodys() {
 }
 
 #[tokio::test]
-async fn bytes_behind_a_granted_upgrade_reach_the_upstream_only_after_its_answer() {
+async fn cve_2025_64763_bytes_behind_a_granted_upgrade_reach_the_upstream_only_after_its_answer() {
     for request in [HANDSHAKE, CONNECT] {
         let upstream = Upstream::new().await;
         let (_mesh, address) = mesh(&upstream, Edge::Outbound, &["websocket", "CONNECT"]).await;
@@ -189,7 +189,7 @@ async fn bytes_behind_a_granted_upgrade_reach_the_upstream_only_after_its_answer
 }
 
 #[tokio::test]
-async fn a_switch_that_was_not_asked_for_is_never_passed_on() {
+async fn cve_2024_23326_a_switch_that_was_not_asked_for_is_never_passed_on() {
     let foreign = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
     let unsaid = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
     let two = "HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: foo\r\n\r\n";

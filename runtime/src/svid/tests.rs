@@ -141,7 +141,7 @@ fn verdict(root: &Root, signer: &Root, params: &CertificateParams, peers: Peers,
 }
 
 #[test]
-fn each_fault_of_a_certificate_is_refused_with_its_own_word() {
+fn cve_2022_21656_2025_66220_each_fault_of_a_certificate_is_refused_with_its_own_word() {
     let root = Root::new("root").expect("a root");
     let now = SystemTime::now();
     for as_server in [true, false] {
@@ -159,7 +159,7 @@ fn each_fault_of_a_certificate_is_refused_with_its_own_word() {
 }
 
 #[test]
-fn a_certificate_for_clients_only_is_none_for_a_server() {
+fn cve_2022_21657_a_certificate_for_clients_only_is_none_for_a_server() {
     let root = Root::new("root").expect("a root");
     let mut params = Root::params(REVIEWS, SystemTime::now() - HOUR, HOUR * 2).expect("good");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
