@@ -325,3 +325,62 @@ fn a_kubeconfig_that_cannot_be_merged_into_is_left_as_it_is() {
     let ran = home.run(&["local", "kubeconfig", "--set-current"]);
     assert!(ran.code == 2 && ran.stderr.contains("--merge"), "{ran:?}");
 }
+
+/// Objects that are good by themselves, and contradict each other or refer to what is not there.
+const CONTRADICTIONS: &str = "apiVersion: config.meshctl.io/v1alpha2
+kind: AuthenticationPolicy
+metadata: {name: a}
+spec: {peers: [{mtls: {mode: STRICT}}]}
+---
+apiVersion: config.meshctl.io/v1alpha2
+kind: AuthenticationPolicy
+metadata: {name: b}
+spec: {peers: [{mtls: {mode: PERMISSIVE}}]}
+---
+apiVersion: config.meshctl.io/v1alpha2
+kind: RbacConfig
+metadata: {name: default, namespace: mesh-system}
+spec: {mode: 'OFF'}
+---
+apiVersion: config.meshctl.io/v1alpha2
+kind: Rule
+metadata: {name: ask, namespace: mesh-system}
+spec: {actions: [{handler: roles.rbac, instances: [who.authorization]}]}
+---
+apiVersion: config.meshctl.io/v1alpha2
+kind: Authorization
+metadata: {name: who, namespace: mesh-system}
+spec:
+  subject: {user: source.user}
+  action: {namespace: destination.namespace, service: destination.service, method: request.method, path: request.path}
+";
+
+#[test]
+fn validate_tells_contradictions_with_what_holds_and_fails_over_them_if_asked() {
+    let home = Home::new();
+    std::fs::write(home.path().join("both.yaml"), CONTRADICTIONS).expect("written");
+    let told = [
+        "warning: it says PERMISSIVE of namespace default, of which default/a says STRICT: the stricter holds",
+        "  at both.yaml:6:1 (AuthenticationPolicy default/b)",
+        "hint: let one policy say it",
+        "warning: there is no rbac/mesh-system/roles among these objects",
+        "  at both.yaml:16:1 (Rule mesh-system/ask)",
+        "hint: the rule is in force all the same, with nothing of its own to say: create it too",
+        "warning: it asks roles, which mesh-system/default switches off: the stricter holds",
+        "  at both.yaml:16:1 (Rule mesh-system/ask)",
+        "hint: let one object say it",
+    ];
+    let ran = home.run(&["validate", "-f", "both.yaml"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "valid: 5 objects in 1 file, 3 warnings\n"), "{ran:?}");
+    assert_eq!(ran.stderr.lines().collect::<Vec<_>>(), told);
+    let ran = home.run(&["validate", "-f", "both.yaml", "--strict"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
+    let lines: Vec<_> = ran.stderr.lines().collect();
+    assert_eq!((&lines[..9], lines[9]), (&told[..], "0 errors, 3 warnings in 1 file"));
+    let ran = home.run(&["validate", "-f", "both.yaml", "--strict", "-o", "json"]);
+    let said: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!((ran.code, &said["valid"], said["problems"].as_array().map(Vec::len)), (1, &false.into(), Some(3)));
+    assert_eq!(said["problems"][0]["severity"], "warning", "{said}");
+    // What does not contradict itself is good enough for the strict, too.
+    assert_eq!(home.run(&["validate", "-f", "rules.yaml", "--strict"]).code, 0);
+}
