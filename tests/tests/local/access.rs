@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mesh_tests::access_log;
 use mesh_tests::mesh::Mesh;
 use mesh_tests::programs::{Ran, Scratch, eventually, repository};
 
@@ -48,6 +49,15 @@ fn counted(mesh: &Mesh, pod: &str, name: &str) -> u64 {
     lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).map(|count| count as u64).sum()
 }
 
+/// Waits for a line about a denial in a sidecar's log which says by what.
+fn is_logged(mesh: &Mesh, pod: &str, details: &str) {
+    eventually(Duration::from_secs(5), || {
+        let log = mesh.meshctl(&["local", "logs", pod, "-c", "mesh-proxy"]).ok().stdout;
+        let is_it = |line: access_log::Line| line.code == "policy_denied" && line.details == details;
+        if access_log::lines(&log).any(is_it) { Ok(()) } else { Err(log) }
+    });
+}
+
 pub(crate) fn roles_decide_by_path_method_and_header(mesh: &Mesh) {
     let from = "deploy/productpage-v1";
     let roles = Scratch::file("roles.yaml", ROLES);
@@ -68,6 +78,13 @@ pub(crate) fn roles_decide_by_path_method_and_header(mesh: &Mesh) {
     done(mesh.meshctl(&["replace", "-f", &enable, "--wait"]));
     assert_eq!(status(mesh, from, &[ratings]), "403");
     assert_eq!(status(mesh, from, &["http://details:9080/details/0"]), "403");
+    a_connection_to_no_service_is_closed_and_logged(mesh, from);
+
+    // A binding on trial gives nobody the role yet.
+    let on_trial = Scratch::file("trial.yaml", &ROLES.replace("  roleRef:", "  mode: PERMISSIVE\n  roleRef:"));
+    done(mesh.meshctl(&["create", "-f", on_trial.path(), "--wait"]));
+    assert_eq!(status(mesh, from, &["http://details:9080/details/0"]), "403");
+    done(mesh.meshctl(&["delete", "-f", on_trial.path(), "--wait"]));
 
     // With roles: by method, path and header.
     done(mesh.meshctl(&["create", "-f", roles.path(), "--wait"]));
@@ -90,6 +107,7 @@ pub(crate) fn roles_decide_by_path_method_and_header(mesh: &Mesh) {
     let answer = mesh.exec(from, &["curl", "-s", "-i", ratings]).stdout;
     assert!(answer.contains("x-mesh-failure: policy_denied") && !answer.contains("rbac-config"), "{answer}");
     assert!(counted(mesh, "deploy/ratings-v1", "mesh_policy_denied_total") > 0);
+    is_logged(mesh, "deploy/ratings-v1", "rbac-config/mesh-system/default[none]");
 
     // The CLI says what the proxy did, live and by files alone.
     let bookinfo = samples("bookinfo/bookinfo.yaml");
@@ -111,6 +129,22 @@ pub(crate) fn roles_decide_by_path_method_and_header(mesh: &Mesh) {
     }
     done(mesh.meshctl(&["delete", "-f", roles.path(), "-f", &enable, "--wait"]));
     assert_eq!(status(mesh, from, &post), "405", "the application answers again");
+}
+
+/// Where roles are in force, opaque bytes to a port that no service has are refused as well.
+fn a_connection_to_no_service_is_closed_and_logged(mesh: &Mesh, from: &str) {
+    let pods = mesh.json(&["get", "pods", "-n", "default", "-l", "app=ratings", "-o", "json"]);
+    let address = pods["items"][0]["status"]["podIP"].as_str().expect("an address").to_owned();
+    let refused = mesh.exec(from, &["curl", "-s", "-m", "20", &format!("http://{address}:7777/")]);
+    assert!(refused.stdout.is_empty(), "{refused:?}");
+    eventually(Duration::from_secs(5), || {
+        let log = mesh.meshctl(&["local", "logs", "deploy/ratings-v1", "-c", "mesh-proxy"]).ok().stdout;
+        let is_denial = |line: access_log::Line| {
+            let names_rules = line.details == "rbac-config/mesh-system/default[none]";
+            line.destination.ends_with(":7777") && line.code == "policy_denied" && names_rules
+        };
+        if access_log::lines(&log).any(is_denial) { Ok(()) } else { Err(log) }
+    });
 }
 
 pub(crate) fn tokens_decide_who_sees_the_page(mesh: &Mesh) {
@@ -153,4 +187,83 @@ pub(crate) fn tokens_decide_who_sees_the_page(mesh: &Mesh) {
     assert!(refused.stdout.contains("the token has expired"), "{refused:?}");
     done(mesh.meshctl(&["delete", "-f", &policy, "--wait"]));
     assert_eq!(page(&[]), 200);
+}
+
+/// A classic file about who may call what, unchanged.
+fn classic(file: &str) -> String {
+    repository().join("api/tests/data/access").join(file).display().to_string()
+}
+
+pub(crate) fn the_classic_role_files_give_what_their_task_describes(mesh: &Mesh) {
+    const DETAILS: &str = "Error fetching product details!";
+    const REVIEWS: &str = "Error fetching product reviews!";
+    const RATINGS: &str = "Ratings service is currently unavailable";
+    const STARS: &str = "glyphicon-star";
+    let page = || mesh.browser().get("/productpage", &[]).expect("the gateway answers");
+    // What the page shows, and what it does not.
+    let shows = |step: &str, there: &[&str], not_there: &[&str]| {
+        let page = page();
+        assert_eq!(page.status, 200, "{step}: {}", page.body);
+        there.iter().for_each(|text| assert!(page.body.contains(text), "{step}: {text}: {}", page.body));
+        not_there.iter().for_each(|text| assert!(!page.body.contains(text), "{step}: {text}: {}", page.body));
+    };
+    let create = |file: &str| done(mesh.meshctl(&["create", "-f", &classic(file), "--wait"]));
+    let stars = Mesh::sample("route-rule-reviews-v3.yaml");
+    done(mesh.meshctl(&["create", "-f", &stars, "--wait"]));
+    shows("before", &[STARS], &[DETAILS, REVIEWS, RATINGS]);
+
+    create("istio-rbac-enable.yaml");
+    let refused = page();
+    assert_eq!(refused.status, 403, "nobody has a role: {}", refused.body);
+    assert_eq!(status(mesh, "deploy/productpage-v1", &["http://details:9080/details/0"]), "403");
+
+    // By namespace: everything is read by the namespace itself and by the ingress, nothing is written.
+    create("istio-rbac-namespace.yaml");
+    shows("namespace", &[STARS], &[DETAILS, REVIEWS, RATINGS]);
+    let post = mesh.browser().ask("POST", "/productpage", &[]).expect("the gateway answers");
+    assert_eq!(post.status, 403, "{}", post.body);
+    assert_eq!(status(mesh, "deploy/ratings-v1", &["http://details:9080/details/0"]), "200");
+    done(mesh.meshctl(&["delete", "-f", &classic("istio-rbac-namespace.yaml"), "--wait"]));
+    assert_eq!(page().status, 403);
+
+    // By service, one after the other.
+    create("istio-rbac-productpage.yaml");
+    shows("productpage", &[DETAILS, REVIEWS], &[STARS]);
+    create("istio-rbac-details-reviews.yaml");
+    shows("details-reviews", &["paperback", RATINGS], &[DETAILS, REVIEWS, STARS]);
+    assert_eq!(status(mesh, "deploy/ratings-v1", &["http://details:9080/details/0"]), "403", "only productpage may");
+    create("istio-rbac-ratings.yaml");
+    shows("ratings", &["paperback", STARS], &[DETAILS, REVIEWS, RATINGS]);
+    assert_eq!(status(mesh, "deploy/productpage-v1", &["http://ratings:9080/ratings/0"]), "403", "only reviews may");
+
+    // Whoever has no role is refused by the rule, and the log of the one that is called says so.
+    is_logged(mesh, "deploy/ratings-v1", "rule/mesh-system/rbaccheck[none]");
+    for file in ["enable", "productpage", "details-reviews", "ratings"] {
+        done(mesh.meshctl(&["delete", "-f", &classic(&format!("istio-rbac-{file}.yaml")), "--wait"]));
+    }
+    assert_eq!(status(mesh, "deploy/productpage-v1", &["http://ratings:9080/ratings/0"]), "200");
+    done(mesh.meshctl(&["delete", "-f", &stars, "--wait"]));
+}
+
+pub(crate) fn the_classic_denial_by_account_does_as_it_is_what_its_task_describes(mesh: &Mesh) {
+    const DETAILS: &str = "http://details:9080/details/0";
+    let file = classic("mixer-rule-deny-serviceaccount.yaml");
+    assert_eq!(status(mesh, "deploy/productpage-v1", &[DETAILS]), "200");
+    done(mesh.meshctl(&["create", "-f", &file, "--wait"]));
+    assert_eq!(status(mesh, "deploy/productpage-v1", &[DETAILS]), "403");
+    assert_eq!(status(mesh, "deploy/reviews-v1", &[DETAILS]), "200", "another account");
+    assert_eq!(status(mesh, "deploy/productpage-v1", &["http://ratings:9080/ratings/0"]), "200", "another service");
+    let page = mesh.browser().get("/productpage", &[]).expect("the gateway answers");
+    assert!(page.status == 200 && page.body.contains("Error fetching product details!"), "{}", page.body);
+    let says = "rule/default/denyproductpage[denier/default/denyproductpagehandler:_Not_allowed]";
+    is_logged(mesh, "deploy/details-v1", says);
+    let from = ["authz", "check", "--from", "deploy/productpage", "--to", "details:9080", "GET", "/details/0"];
+    let told = mesh.meshctl(&from);
+    assert!(told.code == 1 && told.stdout.contains("denied by rule/default/denyproductpage"), "{told:?}");
+    // What of its sisters waits is told, and nothing of them is taken.
+    let refused = mesh.meshctl(&["create", "-f", &classic("mixer-rule-deny-label.yaml")]);
+    assert!(refused.code == 1 && refused.stderr.contains("`source.labels[\"app\"]` cannot be proved"), "{refused:?}");
+    assert!(!mesh.meshctl(&["get", "deniers"]).ok().stdout.contains("denyreviewsv3handler"));
+    done(mesh.meshctl(&["delete", "-f", &file, "--wait"]));
+    assert_eq!(status(mesh, "deploy/productpage-v1", &[DETAILS]), "200");
 }

@@ -49,6 +49,8 @@ fn main() -> ExitCode {
         routing::while_rules_flip_no_request_fails,
         access::roles_decide_by_path_method_and_header,
         access::tokens_decide_who_sees_the_page,
+        access::the_classic_role_files_give_what_their_task_describes,
+        access::the_classic_denial_by_account_does_as_it_is_what_its_task_describes,
         bad_input::a_bad_file_is_refused_with_what_where_and_what_next,
         bad_input::ten_problems_of_one_file_are_told_at_once,
         bad_input::what_is_there_is_not_created_and_what_is_not_there_is_not_replaced,

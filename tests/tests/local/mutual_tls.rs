@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mesh_tests::access_log::{self, Line};
 use mesh_tests::mesh::Mesh;
 use mesh_tests::programs::{Scratch, eventually, repository};
 use serde_json::Value;
@@ -172,8 +173,10 @@ pub(crate) fn a_stranger_is_served_until_it_is_strict_and_was_named_before(mesh:
         assert_eq!(status(mesh, PAGE, RATINGS), "200", "workloads of the mesh have proved who they are");
         eventually(Duration::from_secs(5), || {
             let log = mesh.meshctl(&["local", "logs", "deploy/ratings-v1", "-c", "mesh-proxy"]).ok().stdout;
-            let says = log.contains("authentication-policy/default/ratings") || log.contains("policy_denied");
-            if says { Ok(()) } else { Err(log) }
+            let denied = |line: &Line| {
+                line.code == "policy_denied" && line.details == "authentication-policy/default/ratings[none]"
+            };
+            if access_log::lines(&log).any(|line| denied(&line)) { Ok(()) } else { Err(log) }
         });
         let again = mesh.meshctl(&["apply", "-f", &sample("auth/strict-ratings.yaml"), "--dry-run=traffic"]).ok();
         assert!(again.stdout.contains("nobody would be cut off"), "whom it keeps out already: {again:?}");
