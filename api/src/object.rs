@@ -70,28 +70,83 @@ impl ParsedObject {
 /// ```
 #[must_use]
 pub fn validate_text(file: &str, text: &str) -> (Vec<ParsedObject>, Vec<Problem>) {
+    let mut judge = Judge::new(file);
     let mut objects = Vec::new();
-    let mut found = Vec::new();
-    let mut is_empty = true;
-    let mut problems = yaml::each(file, text, |document| {
-        is_empty = false;
-        for node in items(&document) {
-            let mut context = Context::new(Some(file), node);
-            objects.extend(parse(node, &mut context));
-            found.extend(context.into_problems());
-        }
+    let of_text = yaml::each(file, text, |document| {
+        judge.each(&document, |node, judged, place| objects.extend(Some(parsed(node, judged, place))));
     });
-    problems.append(&mut found);
-    if is_empty && problems.is_empty() {
-        problems.push(
-            Problem::error("there is no object in here")
-                .at(Location { file: file.to_owned(), line: 1, column: 1 })
-                .with_hint("an object begins with `apiVersion:` and `kind:`"),
-        );
+    (objects, judge.problems(of_text))
+}
+
+/// Judges the objects of a text while its documents are read one after the other, for who does more with them than that.
+#[derive(Debug)]
+pub struct Judge<'f> {
+    file: &'f str,
+    found: Vec<Problem>,
+    is_empty: bool,
+    first: BTreeMap<(String, String, Option<String>, String), Option<Location>>,
+}
+
+impl<'f> Judge<'f> {
+    /// Begins with a text; `file` is the name that problems mention.
+    #[must_use]
+    pub fn new(file: &'f str) -> Self {
+        Judge { file, found: Vec::new(), is_empty: true, first: BTreeMap::new() }
     }
-    problems.extend(duplicates(&mut objects));
-    problems.sort_by_key(place);
-    (objects, problems)
+
+    /// Judges the objects of a document.
+    pub fn judge(&mut self, document: &Node) {
+        self.each(document, |_, _, _| ());
+    }
+
+    /// All problems in the order of the text, of which `of_text` are those of the text itself.
+    #[must_use]
+    pub fn problems(self, mut of_text: Vec<Problem>) -> Vec<Problem> {
+        of_text.extend(self.found);
+        if self.is_empty && of_text.is_empty() {
+            of_text.push(
+                Problem::error("there is no object in here")
+                    .at(Location { file: self.file.to_owned(), line: 1, column: 1 })
+                    .with_hint("an object begins with `apiVersion:` and `kind:`"),
+            );
+        }
+        of_text.sort_by_key(place);
+        of_text
+    }
+
+    fn each(&mut self, document: &Node, mut take: impl FnMut(&Node, Judged, (Option<Location>, bool))) {
+        self.is_empty = false;
+        for node in items(document) {
+            let mut context = Context::new(Some(self.file), node);
+            let judged = judge(node, DEFAULT_DOMAIN, &mut context);
+            let (at, is_sound) = (context.origin(), context.errors() == 0);
+            self.found.extend(context.into_problems());
+            if let Some(judged) = judged {
+                let second = self.is_second(&judged.envelope, at.as_ref());
+                let is_accepted = is_sound && second.is_none();
+                self.found.extend(second);
+                take(node, judged, (at, is_accepted));
+            }
+        }
+    }
+
+    /// Refuses an object that the text defines a second time.
+    fn is_second(&mut self, object: &Envelope, at: Option<&Location>) -> Option<Problem> {
+        let group = object.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let group = if group == CLASSIC_GROUP { GROUP } else { group };
+        let namespace = kept_in(object);
+        let id = (group.to_owned(), object.kind.clone(), namespace.map(str::to_owned), object.name.clone());
+        let Some(before) = self.first.get(&id) else {
+            self.first.insert(id, at.cloned());
+            return None;
+        };
+        let title = title(&object.kind, namespace, &object.name);
+        let line = before.as_ref().map_or(0, |location| location.line);
+        let message = format!("{title} is here a second time; the first is on line {line}");
+        let mut problem = Problem::error(message).in_object(title).with_hint("give it another name, or leave it out");
+        problem.location = at.cloned();
+        Some(problem)
+    }
 }
 
 /// Judges one object as the API server has it; without problems for kinds that are not ours.
@@ -160,10 +215,10 @@ struct Judged {
     meant: Option<Meant>,
 }
 
-fn parse<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<ParsedObject> {
-    let judged = judge(node, DEFAULT_DOMAIN, context)?;
+fn parsed(node: &Node, judged: Judged, (location, is_accepted): (Option<Location>, bool)) -> ParsedObject {
     let Judged { envelope, spec, .. } = judged;
-    let Envelope { api_version, kind, name, mut namespace, meaning } = envelope;
+    let namespace = kept_in(&envelope).map(str::to_owned);
+    let Envelope { api_version, kind, name, namespace: judged_in, meaning } = envelope;
     let ours = match meaning {
         Meaning::Ours(kind) => Some(kind),
         _ => None,
@@ -172,17 +227,25 @@ fn parse<'a>(node: &'a Node, context: &mut Context<'a>) -> Option<ParsedObject> 
         (Some(kind), Some(spec)) => render(kind, node.field("metadata").map(Node::to_json).unwrap_or_default(), spec),
         _ => node.to_json(),
     };
-    // What the classic files say of the whole mesh is kept where the mesh is, whose system namespace has another name.
-    let is_of_mesh = |kind: &Kind| kind.is_of_mixer() || *kind == kinds::RBAC_CONFIG;
-    if ours.is_some_and(is_of_mesh)
-        && is_classic(&api_version)
-        && namespace.as_deref() == Some(CLASSIC_SYSTEM_NAMESPACE)
-    {
-        json["metadata"]["namespace"] = SYSTEM_NAMESPACE.into();
-        namespace = Some(SYSTEM_NAMESPACE.to_owned());
+    if namespace != judged_in {
+        json["metadata"]["namespace"] = namespace.clone().into();
     }
-    let is_accepted = context.errors() == 0;
-    Some(ParsedObject { api_version, kind, name, namespace, location: context.origin(), json, ours, is_accepted })
+    ParsedObject { api_version, kind, name, namespace, location, json, ours, is_accepted }
+}
+
+/// The namespace that an object is kept in, if it says one. What the classic files say of the whole mesh is kept where the mesh is, whose
+/// system namespace has another name.
+fn kept_in(object: &Envelope) -> Option<&str> {
+    let namespace = object.namespace.as_deref();
+    let is_of_mesh = |kind: &Kind| kind.is_of_mixer() || *kind == kinds::RBAC_CONFIG;
+    match object.meaning {
+        Meaning::Ours(kind)
+            if namespace == Some(CLASSIC_SYSTEM_NAMESPACE) && is_of_mesh(kind) && is_classic(&object.api_version) =>
+        {
+            Some(SYSTEM_NAMESPACE)
+        }
+        _ => namespace,
+    }
 }
 
 /// The object of that kind in its native form.
@@ -319,29 +382,6 @@ fn title(kind: &str, namespace: Option<&str>, name: &str) -> String {
         Some(namespace) => format!("{kind} {namespace}/{name}"),
         None => format!("{kind} {name}"),
     }
-}
-
-/// Refuses objects that a text defines a second time.
-fn duplicates(objects: &mut [ParsedObject]) -> Vec<Problem> {
-    let mut first: BTreeMap<(String, String, Option<String>, String), Option<Location>> = BTreeMap::new();
-    let mut problems = Vec::new();
-    for object in objects {
-        let group = object.api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        let group = if group == CLASSIC_GROUP { GROUP } else { group };
-        let id = (group.to_owned(), object.kind.clone(), object.namespace.clone(), object.name.clone());
-        if let Some(before) = first.get(&id) {
-            let line = before.as_ref().map_or(0, |location| location.line);
-            let message = format!("{} is here a second time; the first is on line {line}", object.title());
-            let mut problem =
-                Problem::error(message).in_object(object.title()).with_hint("give it another name, or leave it out");
-            problem.location.clone_from(&object.location);
-            problems.push(problem);
-            object.is_accepted = false;
-        } else {
-            first.insert(id, object.location.clone());
-        }
-    }
-    problems
 }
 
 #[cfg(test)]

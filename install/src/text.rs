@@ -6,7 +6,8 @@
 //! added, and must be what [`crate::inject_object`] makes of the object. Where a text cannot be extended (a pod template behind an alias, say)
 //! that is said; nothing is ever rewritten.
 
-use api::problem::{Location, Problem};
+use api::object::Judge;
+use api::problem::{Location, Problem, any_error};
 use api::yaml::{self, Node};
 use serde_json::Value;
 
@@ -76,8 +77,40 @@ pub(crate) enum Obstacle {
 ///
 /// All problems of all objects; nothing is injected then.
 pub fn inject(file: &str, text: &str, injection: &Injection) -> Result<Changed, Vec<Problem>> {
+    put_into(file, text, injection, None)
+}
+
+/// Injects as [`inject`] does into a text whose objects are all sound, as [`api::object::validate_text`] judges them: it is read only once
+/// for both. Warnings come along.
+///
+/// # Errors
+///
+/// All problems of all objects, of which those that make an object unsound come alone; nothing is injected then.
+pub fn inject_sound(file: &str, text: &str, injection: &Injection) -> Result<(Changed, Vec<Problem>), Vec<Problem>> {
+    let mut judged = Judging { judge: Some(Judge::new(file)), problems: Vec::new() };
+    let changed = put_into(file, text, injection, Some(&mut judged));
+    match changed {
+        _ if any_error(&judged.problems) => Err(judged.problems),
+        Ok(changed) => Ok((changed, judged.problems)),
+        Err(problems) => Err(problems),
+    }
+}
+
+/// What is judged while a text is changed.
+struct Judging<'f> {
+    judge: Option<Judge<'f>>,
+    problems: Vec<Problem>,
+}
+
+fn put_into(
+    file: &str,
+    text: &str,
+    injection: &Injection,
+    judging: Option<&mut Judging<'_>>,
+) -> Result<Changed, Vec<Problem>> {
     let mut renderer = insert::Renderer::default();
-    change(file, text, "the sidecar cannot be put into this text", |lines, node, edits| {
+    let what = "the sidecar cannot be put into this text";
+    change((file, text), what, judging, |lines, node, edits| {
         let object = node.to_json();
         let mut additions = match inject::plan_object(&object, injection) {
             Ok(Ok(additions)) => additions,
@@ -96,7 +129,7 @@ pub fn inject(file: &str, text: &str, injection: &Injection) -> Result<Changed, 
 ///
 /// All problems of all objects; nothing is taken out then.
 pub fn remove(file: &str, text: &str) -> Result<Changed, Vec<Problem>> {
-    change(file, text, "the sidecar cannot be taken out of this text", |lines, node, edits| {
+    change((file, text), "the sidecar cannot be taken out of this text", None, |lines, node, edits| {
         let object = node.to_json();
         let Some(expected) = inject::remove_object(&object) else {
             return Ok((object, Some(Skip::NoSidecar)));
@@ -116,9 +149,9 @@ enum Failure {
 
 /// Lets `edit` collect the edits of each object and say what it must be afterwards, and applies them all.
 fn change(
-    file: &str,
-    text: &str,
+    (file, text): (&str, &str),
     what: &str,
+    mut judging: Option<&mut Judging<'_>>,
     mut edit: impl FnMut(&Lines<'_>, &Node, &mut Vec<Edit>) -> Result<(Value, Option<Skip>), Failure>,
 ) -> Result<Changed, Vec<Problem>> {
     let (mark, body) = match text.strip_prefix('\u{feff}') {
@@ -129,6 +162,9 @@ fn change(
     let (mut edits, mut reports, mut expected) = (Vec::new(), Vec::new(), Vec::new());
     let mut found = Vec::new();
     let mut problems = yaml::each(file, body, |document| {
+        if let Some(judge) = judging.as_mut().and_then(|judging| judging.judge.as_mut()) {
+            judge.judge(&document);
+        }
         for node in objects(&document) {
             let (kind, name) =
                 (word(node, "kind"), node.field("metadata").map_or_else(String::new, |m| word(m, "name")));
@@ -143,6 +179,14 @@ fn change(
             }
         }
     });
+    if let Some(judging) = judging
+        && let Some(judge) = judging.judge.take()
+    {
+        judging.problems = judge.problems(problems.clone());
+        if any_error(&judging.problems) {
+            return Err(problems);
+        }
+    }
     problems.append(&mut found);
     if !problems.is_empty() {
         return Err(problems);

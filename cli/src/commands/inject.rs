@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use api::names::SYSTEM_NAMESPACE;
+use api::problem::Problem;
 use clap::Args;
 use install::text::{self, Changed, Report};
 use install::{Images, Injection, Skip};
@@ -79,19 +80,11 @@ pub struct UninjectArgs {
 /// When anything in the files is wrong or cannot be injected; nothing is written then.
 pub fn run(app: &App, args: &InjectArgs) -> Result<(), Error> {
     let sources = objects::sources(&args.files)?;
-    let parsed = objects::parse(&sources);
-    if parsed.problems.iter().any(api::problem::Problem::is_error) {
-        return Err(objects::invalid(parsed.problems, sources.len(), "nothing was written"));
-    }
-    for warning in &parsed.problems {
-        app.ui.say(crate::error::problem_text(warning, app.ui.err).trim_end());
-    }
-    drop(parsed);
     let mut injection = Injection::new(images(&args.hub, &args.tag), &root(app, args)?);
     if let Some(address) = &args.pilot_address {
         injection.pilot_address.clone_from(address);
     }
-    let change = |source: &Source| text::inject(&source.name, &source.text, &injection);
+    let change = |source: &Source| text::inject_sound(&source.name, &source.text, &injection);
     each(app, &sources, args.output.as_deref(), ("injected", "injected"), change)
 }
 
@@ -101,7 +94,7 @@ pub fn run(app: &App, args: &InjectArgs) -> Result<(), Error> {
 /// When a sidecar cannot be taken out of a file; nothing is written then.
 pub fn remove(app: &App, args: &UninjectArgs) -> Result<(), Error> {
     let sources = objects::sources(&args.files)?;
-    let change = |source: &Source| text::remove(&source.name, &source.text);
+    let change = |source: &Source| Ok((text::remove(&source.name, &source.text)?, Vec::new()));
     each(app, &sources, args.output.as_deref(), ("without its sidecar", "removed"), change)
 }
 
@@ -112,22 +105,30 @@ fn each(
     sources: &[Source],
     output: Option<&Path>,
     (done, result_word): (&str, &str),
-    change: impl Fn(&Source) -> Result<Changed, Vec<api::problem::Problem>>,
+    change: impl Fn(&Source) -> Result<(Changed, Vec<Problem>), Vec<Problem>>,
 ) -> Result<(), Error> {
     let mut result = String::new();
     let mut told = Vec::new();
     let mut problems = Vec::new();
+    let mut is_refused = false;
     for source in sources {
         match change(source) {
-            Ok(Changed { text, reports }) => {
+            Ok((Changed { text, reports }, warnings)) => {
+                problems.extend(warnings);
                 told.extend(reports.into_iter().map(|report| (source.name.as_str(), report)));
                 append(&mut result, &text);
             }
-            Err(found) => problems.extend(found),
+            Err(found) => {
+                is_refused = true;
+                problems.extend(found);
+            }
         }
     }
-    if !problems.is_empty() {
+    if is_refused {
         return Err(objects::invalid(problems, sources.len(), "nothing was written"));
+    }
+    for warning in &problems {
+        app.ui.say(crate::error::problem_text(warning, app.ui.err).trim_end());
     }
     let is_json = output.is_some_and(|output| output.as_os_str() == "json");
     match output {

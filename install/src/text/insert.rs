@@ -1,5 +1,7 @@
 //! Puts a sidecar into the text of an object.
 
+use std::collections::VecDeque;
+
 use api::names::STATUS;
 use api::yaml::{Entry, Mark, Node, Value};
 use serde_json::{Value as Json, json};
@@ -49,27 +51,58 @@ pub(super) enum Shape {
     Flow { at: usize, is_empty: bool },
 }
 
-/// Renders what is added, and keeps the last rendering of each: most objects of a file are given nearly the same.
+/// Renders what is added, and keeps what it has rendered, part by part: the objects of a file are given nearly the same, and each
+/// something of its own.
 #[derive(Default)]
 pub(super) struct Renderer {
-    kept: Vec<(Json, String)>,
+    kept: VecDeque<Part>,
+    /// Where the part after the last one stands that was found: they are asked for in the same order again and again.
+    next: usize,
+}
+
+/// A field, or an item of the list in one, and its lines.
+struct Part {
+    key: String,
+    is_item: bool,
+    value: Json,
+    lines: String,
 }
 
 impl Renderer {
-    /// A value as lines without indentation.
-    fn lines(&mut self, value: &Json) -> &str {
-        const KEPT: usize = 8;
-        let at = match self.kept.iter().position(|(known, _)| known == value) {
-            Some(at) => at,
-            None => {
-                if self.kept.len() == KEPT {
-                    self.kept.remove(0);
-                }
-                self.kept.push((value.clone(), api::yaml::render(value)));
-                self.kept.len() - 1
-            }
+    /// A value as lines without indentation: what [`api::yaml::render`] makes of it.
+    fn lines(&mut self, value: &Json) -> String {
+        let Some(fields) = value.as_object().filter(|fields| !fields.is_empty()) else {
+            return api::yaml::render(value);
         };
-        &self.kept[at].1
+        let mut text = String::with_capacity(2048);
+        for (key, value) in fields {
+            match value.as_array() {
+                // A list stands at its field's own indentation.
+                Some(items) if !items.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+                    text.extend([key.as_str(), ":\n"]);
+                    items.iter().for_each(|item| text.push_str(self.part(key, true, item)));
+                }
+                _ => text.push_str(self.part(key, false, value)),
+            }
+        }
+        text
+    }
+
+    fn part(&mut self, key: &str, is_item: bool, value: &Json) -> &str {
+        const KEPT: usize = 128;
+        let is_it = |part: &Part| part.is_item == is_item && part.key == key && part.value == *value;
+        let count = self.kept.len();
+        let found = (0..count).map(|away| (self.next + away) % count).find(|at| is_it(&self.kept[*at]));
+        let at = found.unwrap_or_else(|| {
+            if count == KEPT {
+                self.kept.pop_front();
+            }
+            let lines = api::yaml::render(&if is_item { json!([value]) } else { json!({ key: value }) });
+            self.kept.push_back(Part { key: key.to_owned(), is_item, value: value.clone(), lines });
+            self.kept.len() - 1
+        });
+        self.next = if found.is_some() { at + 1 } else { self.next.saturating_sub(usize::from(count == KEPT)) };
+        &self.kept[at].lines
     }
 }
 
@@ -327,4 +360,35 @@ fn push_line(text: &mut String, column: usize, before: &str, line: &str) {
         text.push_str(before);
     }
     text.push_str(line);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Images, Injection};
+
+    #[test]
+    fn what_is_rendered_part_by_part_is_what_is_rendered_whole() {
+        let injection = Injection::new(Images::of_version("1"), "-----BEGIN\n\nx\n-----END\n");
+        let mut renderer = Renderer::default();
+        // So many that parts are forgotten, and made again.
+        for round in 0..300 {
+            let pod = json!({
+                "kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": format!("no-{round}")},
+                "spec": {"template": {"metadata": {"labels": {"app": if round % 7 == 0 { "a" } else { "b" }}},
+                         "spec": {"containers": [{"name": "app"}]}}},
+            });
+            let additions = crate::inject::plan_object(&pod, &injection).expect("sound").expect("injected");
+            let lists = [additions.init_containers, additions.containers, additions.volumes];
+            for item in lists.iter().flatten() {
+                assert_eq!(renderer.lines(item), api::yaml::render(item));
+            }
+            assert!(renderer.kept.len() <= 128);
+        }
+        for odd in
+            [json!({"a b": [1], "e": [], "n": [[1, 2], {}], "o": {}, "t": ["x: y", "a\nb\n"]}), json!({}), json!([1])]
+        {
+            assert_eq!(renderer.lines(&odd), api::yaml::render(&odd));
+        }
+    }
 }
