@@ -16,6 +16,7 @@ use crate::problem::Location;
 mod access;
 mod identity;
 mod index;
+mod ingress;
 mod mixer;
 mod order;
 mod resilience;
@@ -30,6 +31,7 @@ pub use mixer::{Action as RuleAction, Adapter, Handler, Instance, Mixer, Referen
 pub use resilience::{CircuitBreaker, Outlier, Retries};
 
 pub use index::{About, ByService, Shared};
+pub use ingress::{Ingress, IngressPath, IngressRule, Passthrough};
 
 /// Everything that decides what requests meet, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -428,41 +430,6 @@ pub enum Balancing {
     LeastRequest,
     /// At random.
     Random,
-}
-
-/// An Ingress of the mesh's class.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ingress {
-    /// Namespace and name.
-    pub key: Key,
-    /// Where it came from.
-    pub origin: Origin,
-    /// Its rules in written order; a default back end is the last rule, for any host and path.
-    pub rules: Vec<IngressRule>,
-}
-
-/// One path of an Ingress.
-#[derive(Debug, Clone, PartialEq)]
-pub struct IngressRule {
-    /// Host that it is about (`*.x` allowed); `None` is any.
-    pub host: Option<String>,
-    /// Path that it is about.
-    pub path: IngressPath,
-    /// The service that gets the request.
-    pub service: Host,
-    /// The service's port.
-    pub port: NonZeroU16,
-}
-
-/// How an Ingress compares paths.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IngressPath {
-    /// Equal.
-    Exact(String),
-    /// Kubernetes' `Prefix`: element by element (`/foo` is `/foo` and `/foo/…`, not `/foobar`).
-    Elements(String),
-    /// Text prefix: the classic `/foo.*`.
-    Text(String),
 }
 
 /// A proxy that asks for its configuration.

@@ -34,6 +34,10 @@ pub const REVISION: &str = "meshctl.io/rev";
 pub const INGRESS_CLASS: &str = "mesh";
 /// The classic annotation that names an Ingress' class.
 pub const INGRESS_CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+/// Annotation of an Ingress whose TLS passes through to its services (`true`), told apart by the server's name.
+pub const SSL_PASSTHROUGH: &str = "ingress.meshctl.io/ssl-passthrough";
+/// The same annotation as nginx's controller reads it, so that an Ingress can change its class alone.
+pub const NGINX_SSL_PASSTHROUGH: &str = "nginx.ingress.kubernetes.io/ssl-passthrough";
 
 /// The injected init container that installs the interception rules.
 pub const INIT_CONTAINER: &str = "mesh-init";
@@ -96,6 +100,8 @@ pub mod proxy_port {
     pub const READINESS: u16 = 15021;
     /// HTTP of the ingress gateway, behind port 80 of its Service.
     pub const GATEWAY_HTTP: u16 = 8080;
+    /// TLS of the ingress gateway, behind port 443 of its Service.
+    pub const GATEWAY_TLS: u16 = 8443;
 }
 
 /// Ports of Pilot.

@@ -126,14 +126,23 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Adds what objects say that others of them say differently.
+    /// Adds what objects say that others of them say differently, and what is wrong with Ingresses of the mesh's.
     pub fn doubt(&mut self) {
-        let mut registry = Registry::new(Mesh::default());
-        for object in &self.objects {
+        let resource_of = |object: &Object| {
             let text = |field: &str| object.value.get(field).and_then(Value::as_str).unwrap_or_default();
-            if let Some(resource) = Resource::of(text("apiVersion"), text("kind")).filter(|kind| kind.is_ours()) {
-                registry.apply_from(resource, &object.value, object.location.clone());
-            }
+            Resource::of(text("apiVersion"), text("kind"))
+        };
+        let all: Vec<_> = self.objects.iter().filter_map(|object| Some((resource_of(object)?, object))).collect();
+        // Most files are rules and services, of which nothing is asked here; services are where an Ingress leads to them.
+        let has_ingress = all.iter().any(|(resource, _)| *resource == Resource::Ingress);
+        let is_asked = |resource: Resource| match resource {
+            Resource::Service | Resource::Ingress => has_ingress,
+            Resource::RouteRule { .. } | Resource::DestinationPolicy { .. } => false,
+            other => other.is_ours(),
+        };
+        let mut registry = Registry::new(Mesh::default());
+        for (resource, object) in all.into_iter().filter(|(resource, _)| is_asked(*resource)) {
+            registry.apply_from(resource, &object.value, object.location.clone());
         }
         self.problems.extend(registry.doubts());
     }

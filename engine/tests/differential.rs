@@ -7,18 +7,20 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use engine::Kind;
 use engine::compile::Compiler;
 use engine::decide::{Outcome, decide};
 use engine::path::{canonical_authority, canonical_path};
 use engine::request::Simple;
-use engine::tables::{Filter, Tables};
-use engine::text::read_static;
+use engine::tables::{Filter, Seen, Tables};
+use engine::text::{read_static, to_json};
 use engine::trace::NoTrace;
 use serde_json::{Value, json};
-use support::dice;
 use support::envoy::{Envoy, ask, program};
+use support::{bookinfo, compiled, dice, gateway, host, with_passthrough};
 
 const PATHS: &[&str] = &[
     "/",
@@ -143,6 +145,76 @@ fn envoy_takes_the_same_route_for_the_same_request() {
         }
     }
     assert!(differing.is_empty(), "{differing:#?}");
+}
+
+#[test]
+fn envoy_passes_the_same_tls_to_the_same_service() {
+    let Some(program) = program() else { return };
+    let servers = [("shop.example", "exact"), ("*.shop.example", "below"), ("*.b.shop.example", "closer")];
+    let model = with_passthrough(bookinfo(), "tls", &servers);
+    let tables = compiled(&model, &gateway()).tables();
+    let generated = engine::generate::listener(&model, &gateway(), "https").unwrap();
+    let mut listener = to_json(Kind::Listener, &generated.body).unwrap();
+    listener["address"] = json!({ "socketAddress": { "address": "127.0.0.1", "portValue": 0 } });
+    // Each service says its name to who comes.
+    let services = servers.map(|(_, service)| {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = socket.accept() {
+                // Bytes that nobody has read when a connection is closed would make a reset of it.
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(service.as_bytes());
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+            }
+        });
+        let name = format!("outbound|443||{}", host(service));
+        let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": address.port() } });
+        let endpoints = json!([{ "lb_endpoints": [{ "endpoint": { "address": address } }] }]);
+        json!({ "name": name, "type": "STATIC", "load_assignment": { "cluster_name": name, "endpoints": endpoints } })
+    });
+    let envoy = Envoy::start(&program, "tls", &json!({ "listeners": [listener], "clusters": services }));
+    let address = envoy.listener("https");
+    for server_name in [
+        Some("shop.example"),
+        Some("SHOP.example"),
+        Some("a.shop.example"),
+        Some("a.b.shop.example"),
+        Some("b.shop.example"),
+        Some("other.example"),
+        Some("shop.example.org"),
+        None,
+    ] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        stream.write_all(&client_hello(server_name)).unwrap();
+        let mut theirs = String::new();
+        // A connection that is closed with the hello unread may end with a reset.
+        let _ = stream.read_to_string(&mut theirs);
+        let lower = server_name.map(str::to_ascii_lowercase);
+        let seen = Seen { port: 8443, server_name: lower.as_deref(), is_tls: true, ..Seen::default() };
+        let chain = tables.listener("https").unwrap().chain_for(&seen);
+        let ours = chain.map(|chain| servers.iter().find(|(name, _)| *name == &*chain.name).unwrap().1);
+        assert_eq!(theirs, ours.unwrap_or_default(), "{server_name:?}");
+    }
+}
+
+/// A ClientHello that asks for a server.
+fn client_hello(server_name: Option<&str>) -> Vec<u8> {
+    fn prefixed(size: usize, content: &[u8]) -> Vec<u8> {
+        [&(content.len() as u32).to_be_bytes()[4 - size..], content].concat()
+    }
+    let versions = [&[0, 43][..], &prefixed(2, &prefixed(1, &[3, 4]))].concat();
+    let name = |name: &str| {
+        let list = prefixed(2, &[&[0][..], &prefixed(2, name.as_bytes())].concat());
+        [&[0, 0][..], &prefixed(2, &list)].concat()
+    };
+    let extensions = [versions, server_name.map(name).unwrap_or_default()].concat();
+    let suites = prefixed(2, &[0x13, 1]);
+    let hello = [&[3, 3][..], &[7; 32], &prefixed(1, &[]), &suites, &prefixed(1, &[0]), &prefixed(2, &extensions)];
+    let message = [&[1][..], &prefixed(3, &hello.concat())].concat();
+    [&[22, 3, 1][..], &prefixed(2, &message)].concat()
 }
 
 /// A listener whose routes answer with their own names, for both.

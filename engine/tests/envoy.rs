@@ -107,6 +107,7 @@ fn envoy_accepts_ports_of_tls_and_addresses_of_ipv6() {
         model.endpoints.insert(host("shop"), [endpoint].into());
         let accounts = model.accounts[&host("ratings")].clone();
         model.accounts.insert(host("shop"), accounts);
+        let model = with_passthrough(model, "tls", &[("shop.example", "shop"), ("*.example", "ratings")]);
         let serving = Node { services: vec![host("ratings"), host("shop")], ..sidecar(&model, "ratings", "v1") };
         for (name, node) in [("sidecar", sidecar(&model, "reviews", "v2")), ("server", serving), ("gateway", gateway())]
         {

@@ -19,6 +19,7 @@ use crate::admission::Admission;
 use crate::authorise::{Authoriser, Refusal};
 use crate::codec::Limits;
 use crate::connect::Connector;
+use crate::detect::Found;
 use crate::failure::Failure;
 use crate::frames::FrameLimits;
 use crate::headers::Edge;
@@ -341,7 +342,23 @@ impl DataPath {
 
     /// Closes a connection that is not served, and tells of it.
     pub(crate) fn refuse(&self, edge: Edge, arrival: &Arrival, failure: Failure) -> Result<(), Failure> {
+        self.metrics.refused.count(failure);
         let mut report = TcpReport::new(self, (edge, arrival), &self.refused);
+        report.failure = Some(failure);
+        Err(failure)
+    }
+
+    /// Closes a connection that none of its listener's filter chains is for, and tells of it.
+    pub(crate) fn turn_away(
+        &self,
+        edge: Edge,
+        arrival: &Arrival,
+        (listener, found): (&Listener, Found),
+    ) -> Result<(), Failure> {
+        let failure = found.without_chain(listener);
+        self.metrics.refused.count(failure);
+        let mut report = TcpReport::new(self, (edge, arrival), &self.refused);
+        report.server_name = found.hello.and_then(|hello| hello.server_name);
         report.failure = Some(failure);
         Err(failure)
     }
@@ -350,6 +367,7 @@ impl DataPath {
     pub(crate) fn keep_out(&self, edge: Edge, arrival: &Arrival, refusal: Refusal) -> Result<(), Failure> {
         let mut report = TcpReport::new(self, (edge, arrival), &self.refused);
         report.failure = Some(refusal.failure);
+        self.metrics.refused.count(refusal.failure);
         report.details = refusal.details;
         Err(refusal.failure)
     }

@@ -113,6 +113,19 @@ impl Found {
     }
 }
 
+impl Found {
+    /// Why a connection is closed that none of the listener's filter chains is for.
+    #[must_use]
+    pub(crate) fn without_chain(&self, listener: &Listener) -> Failure {
+        let goes_by_name = listener.chains.iter().any(|chain| !chain.matches.server_names.is_empty());
+        if self.spoken == Some(Spoken::Tls) && goes_by_name {
+            Failure::UnknownServer
+        } else {
+            Failure::NoRoute("no filter chain is for this connection")
+        }
+    }
+}
+
 /// Finds out about a connection to `port` what its listener's filter chains depend on.
 ///
 /// # Errors
@@ -130,7 +143,7 @@ pub(crate) async fn inspect(
     }
     let found = detect(conn, wanted.tls, listener.inspect_timeout).await?;
     path.metrics.detections.count(found.spoken);
-    if found.spoken == Some(Spoken::Silent) && !listener.continue_on_timeout {
+    if matches!(found.spoken, Some(Spoken::Silent | Spoken::Undecided)) && !listener.continue_on_timeout {
         return Err(Failure::SlowRequest);
     }
     Ok(found)

@@ -20,6 +20,9 @@ pub enum Failure {
     /// Nothing is configured for it.
     #[error("{0}")]
     NoRoute(&'static str),
+    /// Nothing is behind the server name that a caller's ClientHello asks for, or it asks for none.
+    #[error("no service is behind the server name that the caller asks for")]
+    UnknownServer,
     /// The route's cluster does not exist; the status is the route's.
     #[error("the cluster of this route does not exist")]
     NoCluster(u16),
@@ -97,6 +100,7 @@ impl Failure {
     pub fn code(self) -> &'static str {
         match self {
             Failure::NoRoute(_) | Failure::NoCluster(_) => "no_route",
+            Failure::UnknownServer => "unknown_server",
             Failure::NoEndpoints => "no_endpoints",
             Failure::Overflow(_) => "overflow",
             Failure::UpstreamConnect => "upstream_connect",
@@ -123,7 +127,7 @@ impl Failure {
     #[must_use]
     pub fn flag(self) -> &'static str {
         match self {
-            Failure::NoRoute(_) => "NR",
+            Failure::NoRoute(_) | Failure::UnknownServer => "NR",
             Failure::NoCluster(_) => "NC",
             Failure::NoEndpoints => "UH",
             Failure::Overflow(_) => "UO",
@@ -179,7 +183,7 @@ impl Failure {
             Failure::SlowRequest | Failure::SlowBody | Failure::SlowReader => 408,
             Failure::UpgradeRefused => 501,
             Failure::Loop => 508,
-            Failure::DownstreamClosed | Failure::DownstreamTls(_) => 0,
+            Failure::DownstreamClosed | Failure::DownstreamTls(_) | Failure::UnknownServer => 0,
         }
     }
 
@@ -213,6 +217,7 @@ impl Failure {
             | Failure::PolicyDenied
             | Failure::Unauthenticated(_)
             | Failure::DownstreamTls(_)
+            | Failure::UnknownServer
             | Failure::DownstreamClosed => Fault::Caller,
             Failure::NoRoute(_)
             | Failure::NoCluster(_)
@@ -271,6 +276,7 @@ mod tests {
     fn a_failure_has_one_word_flag_and_status() {
         for (failure, code, flag, status, fault) in [
             (Failure::NoRoute(""), "no_route", "NR", 404, Fault::Mesh),
+            (Failure::UnknownServer, "unknown_server", "NR", 0, Fault::Caller),
             (Failure::UpstreamConnect, "upstream_connect", "UF", 503, Fault::Upstream),
             (Failure::UpstreamTls(NoTls::Refused("tls_expired")), "tls_expired", "UF", 503, Fault::Upstream),
             (Failure::DownstreamTls(NoTls::Slow), "tls_slow", "DPE", 0, Fault::Caller),

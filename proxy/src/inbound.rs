@@ -47,8 +47,7 @@ async fn begin(
         Err(failure) => return Err(failure),
     };
     let Some(chain) = found.chain(listener, port) else {
-        let failure = Failure::NoRoute("no filter chain is for this connection");
-        return path.refuse(EDGE, &arrival, failure).map(|()| None);
+        return path.turn_away(EDGE, &arrival, (listener, found)).map(|()| None);
     };
     if chain.tls.is_none() {
         path.metrics.clear_text.count(canonical(arrival.peer).ip(), arrival.source, port, SystemTime::now());

@@ -10,6 +10,7 @@ mod labels;
 pub(crate) mod limits;
 mod listeners;
 mod path;
+mod refused;
 mod series;
 mod share;
 mod upgrades;
@@ -76,6 +77,8 @@ pub struct Metrics {
     pub(crate) detections: detections::Detections,
     /// Connections that have become something else than HTTP.
     pub(crate) upgrades: upgrades::Upgrades,
+    /// Connections that were closed unserved.
+    pub(crate) refused: refused::Refused,
 }
 
 /// What tells one kind of traffic from another.
@@ -155,6 +158,7 @@ impl Metrics {
             admission,
             detections: detections::Detections::default(),
             upgrades: upgrades::Upgrades::default(),
+            refused: refused::Refused::default(),
         })
     }
 

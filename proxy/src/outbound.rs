@@ -52,8 +52,7 @@ async fn begin(
         Err(failure) => return Err(failure),
     };
     let Some(chain) = found.chain(listener, port) else {
-        let failure = Failure::NoRoute("no filter chain is for this connection");
-        return path.refuse(edge, &arrival, failure).map(|()| None);
+        return path.turn_away(edge, &arrival, (listener, found)).map(|()| None);
     };
     if let Err(failure) = path.tls.end(chain, &mut conn, &mut arrival).await {
         return path.refuse(edge, &arrival, failure).map(|()| None);

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{Metadata, nullable};
-use crate::names::{INGRESS_CLASS, INGRESS_CLASS_ANNOTATION};
+use crate::names::{INGRESS_CLASS, INGRESS_CLASS_ANNOTATION, NGINX_SSL_PASSTHROUGH, SSL_PASSTHROUGH};
 
 /// An Ingress, of either version.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -29,6 +29,9 @@ pub struct IngressSpec {
     /// Its rules.
     #[serde(deserialize_with = "nullable")]
     pub rules: Vec<Rule>,
+    /// Certificates for TLS that ends at the gateway; only their number is looked at.
+    #[serde(deserialize_with = "nullable")]
+    pub tls: Vec<serde_json::Value>,
 }
 
 /// A rule.
@@ -127,6 +130,22 @@ impl Ingress {
         let annotation = self.metadata.annotations.get(INGRESS_CLASS_ANNOTATION).map(String::as_str);
         // The annotation wins where both are, as Kubernetes says.
         annotation.unwrap_or(&self.spec.ingress_class_name) == INGRESS_CLASS
+    }
+
+    /// Whether TLS passes through to its services, by our annotation or by nginx's.
+    ///
+    /// # Errors
+    ///
+    /// The annotation, and its value, where that is neither `true` nor `false`.
+    pub fn passes_tls(&self) -> Result<bool, (&'static str, &str)> {
+        let annotations = &self.metadata.annotations;
+        let said =
+            [SSL_PASSTHROUGH, NGINX_SSL_PASSTHROUGH].into_iter().find_map(|key| Some((key, annotations.get(key)?)));
+        match said.map(|(key, value)| (key, value.as_str())) {
+            None | Some((_, "false")) => Ok(false),
+            Some((_, "true")) => Ok(true),
+            Some(wrong) => Err(wrong),
+        }
     }
 }
 

@@ -1,16 +1,20 @@
 //! Objects that are good by themselves and contradict each other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Registry;
+use super::{Id, Registry, Resource};
+use crate::kubernetes::PortRef;
 use crate::model::{
-    Access, Adapter, AuthenticationPolicy, AuthenticationTarget, Key, MtlsMode, Origin, RbacConfig, RbacMode,
+    Access, Adapter, AuthenticationPolicy, AuthenticationTarget, Key, Model, MtlsMode, Origin, Protocol, RbacConfig,
+    RbacMode,
 };
 use crate::names::{CLASSIC_SYSTEM_NAMESPACE, SYSTEM_NAMESPACE};
 use crate::problem::Problem;
 
 impl Registry {
-    /// What objects say that other objects say differently: warnings, as the stricter of the two holds.
+    /// What objects say that other objects say differently: warnings, as the stricter of the two holds. What is wrong with
+    /// Ingresses, which are no kind of ours, comes with it.
     ///
     /// Meant for objects of files, as everything that they refer to is expected among them.
     #[must_use]
@@ -21,7 +25,26 @@ impl Registry {
         configs(access, &mut doubts);
         roles(access, &mut doubts);
         rules(access, &mut doubts);
+        servers(&self.model, &mut doubts);
+        doubts.extend(self.problems().filter(|(id, _)| self.is_known_wrong(id)).map(|(_, problem)| problem.clone()));
         doubts
+    }
+}
+
+impl Registry {
+    /// Whether an object is an Ingress that is wrong, whatever else there may be in the mesh. Errs towards silence: one that names ports
+    /// of services that are not among the objects is not judged.
+    fn is_known_wrong(&self, id: &Id) -> bool {
+        let Some((ingress, _)) = self.ingresses.get(&id.key).filter(|_| id.resource == Resource::Ingress) else {
+            return false;
+        };
+        let is_known = |name: &str| {
+            self.services.contains_key(&Key { namespace: id.key.namespace.clone(), name: name.to_owned() })
+        };
+        super::ingress::backends(ingress).all(|backend| match backend.target() {
+            Some((name, PortRef::Name(_))) => is_known(name),
+            _ => true,
+        })
     }
 }
 
@@ -116,6 +139,32 @@ fn roles(access: &Access, doubts: &mut Vec<Problem>) {
     }
 }
 
+/// Servers whose TLS passes through twice, or to a port that does not speak TLS.
+fn servers(model: &Model, doubts: &mut Vec<Problem>) {
+    let mut taken: BTreeMap<&str, &Key> = BTreeMap::new();
+    for ingress in model.ingresses.values() {
+        for server in &ingress.passthrough {
+            let (name, ingress) = (&server.server_name, (&ingress.key, &ingress.origin));
+            if let Some(first) = taken.get(name.as_str()) {
+                let message = format!("{name} is passed through by Ingress {first} already, which wins");
+                doubts.push(doubt("Ingress", ingress, message, "let one of the two have it".to_owned()));
+                continue;
+            }
+            taken.insert(name, ingress.0);
+            let ports = model.services.get(&server.service).map(|service| &service.ports);
+            let port = ports.into_iter().flatten().find(|port| port.number == server.port);
+            if port.is_some_and(|port| matches!(port.protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc)) {
+                let message = format!(
+                    "TLS for {name} passes through to port {} of {}, which speaks HTTP in clear text by its name",
+                    server.port, server.service
+                );
+                let hint = "name the port `https-…` or `tls-…`, or set its appProtocol to `https`".to_owned();
+                doubts.push(doubt("Ingress", ingress, message, hint));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::model::Mesh;
@@ -146,6 +195,42 @@ apiVersion: config.meshctl.io/v1alpha2
 kind: ServiceRoleBinding
 metadata: {name: bind}
 spec: {subjects: [{user: '*'}], roleRef: {kind: ServiceRole, name: viewr}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec: {clusterIP: 10.96.0.9, ports: [{name: http, port: 80}, {name: https, port: 443}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: one, annotations: {ingress.meshctl.io/ssl-passthrough: 'true'}}
+spec:
+  ingressClassName: mesh
+  rules:
+  - {host: a.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: shop, port: {number: 443}}}}]}}
+  - {host: b.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: shop, port: {number: 80}}}}]}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: two, annotations: {ingress.meshctl.io/ssl-passthrough: 'true'}}
+spec:
+  ingressClassName: mesh
+  rules:
+  - {host: A.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: shop, port: {number: 443}}}}]}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: wrong, annotations: {ingress.meshctl.io/ssl-passthrough: 'true'}}
+spec:
+  ingressClassName: mesh
+  rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: shop, port: {name: https}}}}]}}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: elsewhere}
+spec:
+  ingressClassName: mesh
+  rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: other, port: {name: https}}}}]}}]
 ";
 
     #[test]
@@ -163,8 +248,12 @@ spec: {subjects: [{user: '*'}], roleRef: {kind: ServiceRole, name: viewr}}
             [
                 "x.yaml:7:1: it says PERMISSIVE of namespace default, of which default/a says STRICT: the stricter holds",
                 "x.yaml:22:1: there is no ServiceRole default/viewr among these objects",
+                "x.yaml:32:1: TLS for b.example passes through to port 80 of shop.default.svc.cluster.local, which \
+                 speaks HTTP in clear text by its name",
+                "x.yaml:41:1: a.example is passed through by Ingress default/one already, which wins",
+                "x.yaml:49:1: a rule whose TLS passes through needs a host: nothing else tells connections apart",
             ]
         );
-        assert!(registry.doubts().iter().all(|doubt| !doubt.is_error()));
+        assert_eq!(registry.doubts().iter().filter(|doubt| doubt.is_error()).count(), 1);
     }
 }

@@ -5,7 +5,9 @@ use std::num::NonZeroU16;
 use super::{Id, Registry, Resource, put_shared};
 use crate::kubernetes::{Backend, Ingress, Path, PathType, PortRef};
 use crate::model::{self, IngressPath, IngressRule, Key, Origin};
-use crate::problem::Problem;
+use crate::problem::{NOT_IN_FORCE, Problem};
+
+mod passthrough;
 
 impl Registry {
     pub(super) fn take_ingress(&mut self, id: &Id, ingress: Option<(Ingress, Origin)>) {
@@ -44,8 +46,33 @@ impl Registry {
             self.generation += u64::from(changed);
             return;
         };
+        let mut meant =
+            model::Ingress { key: key.clone(), origin: origin.clone(), rules: Vec::new(), passthrough: Vec::new() };
+        let mut problems = match ingress.passes_tls() {
+            Ok(true) => self.servers(ingress, &mut meant),
+            Ok(false) => self.paths(ingress, &mut meant),
+            Err((annotation, value)) => {
+                let problem = Problem::error(format!("`{value}` is neither `true` nor `false`"));
+                vec![problem.in_field(format!("metadata.annotations[{annotation}]"))]
+            }
+        };
+        for problem in &mut problems {
+            problem.object = Some(format!("Ingress {key}"));
+            problem.location.clone_from(&origin.location);
+        }
+        if problems.is_empty() {
+            self.problems.remove(&id);
+        } else {
+            self.problems.insert(id, problems);
+        }
+        let changed = put_shared(&mut self.model.ingresses, key, Some(meant));
+        self.generation += u64::from(changed);
+    }
+
+    /// Takes the paths of an Ingress for HTTP, and says what is wrong with them.
+    fn paths(&self, ingress: &Ingress, meant: &mut model::Ingress) -> Vec<Problem> {
+        let (key, rules) = (&meant.key, &mut meant.rules);
         let mut problems = Vec::new();
-        let mut rules = Vec::new();
         for (index, rule) in ingress.spec.rules.iter().enumerate() {
             for (place, path) in rule.http.paths.iter().enumerate() {
                 let field = format!("spec.rules[{index}].http.paths[{place}]");
@@ -67,18 +94,11 @@ impl Registry {
                 Err(problem) => problems.push(problem.in_field("spec.defaultBackend")),
             }
         }
-        for problem in &mut problems {
-            problem.object = Some(format!("Ingress {key}"));
-            problem.location.clone_from(&origin.location);
+        if !ingress.spec.tls.is_empty() {
+            let problem = Problem::warning(format!("TLS that ends at the gateway {NOT_IN_FORCE}")).in_field("spec.tls");
+            problems.push(problem.with_hint("the Ingress is served in clear text, on the gateway's port 80"));
         }
-        let meant = model::Ingress { key: key.clone(), origin: origin.clone(), rules };
-        if problems.is_empty() {
-            self.problems.remove(&id);
-        } else {
-            self.problems.insert(id, problems);
-        }
-        let changed = put_shared(&mut self.model.ingresses, key, Some(meant));
-        self.generation += u64::from(changed);
+        problems
     }
 
     /// The service and port that a back end means.
@@ -107,7 +127,7 @@ impl Registry {
     }
 }
 
-fn backends(ingress: &Ingress) -> impl Iterator<Item = &Backend> {
+pub(super) fn backends(ingress: &Ingress) -> impl Iterator<Item = &Backend> {
     let paths = ingress.spec.rules.iter().flat_map(|rule| &rule.http.paths).map(|path| &path.backend);
     paths.chain(&ingress.spec.default_backend)
 }

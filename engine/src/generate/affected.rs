@@ -20,7 +20,7 @@ pub struct Affected {
     pub clusters: BTreeSet<Host>,
     /// Services whose endpoints changed, or the set of their clusters.
     pub endpoints: BTreeSet<Host>,
-    /// Whether the gateway's route configuration changed.
+    /// Whether the gateway's route configuration changed, or one of its listeners.
     pub gateway: bool,
     /// Whether it changed who may call what, so that any inbound listener may be touched.
     pub access: bool,

@@ -1,24 +1,26 @@
-//! Ingresses → the gateway's listener and its route configuration.
+//! Ingresses → the gateway's listeners and its route configuration.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use api::model::{IngressPath, IngressRule, Model, Node};
+use api::model::{IngressPath, IngressRule, Model, Node, Passthrough};
 use api::names::proxy_port;
 use prost::Message;
 
-use super::{Resource, listeners, message, routes, wire};
-use crate::proto::{Kind, core, extension, listener as pb, protobuf, route};
+use super::{ClusterName, Resource, listeners, message, routes, wire};
+use crate::proto::{Kind, core, extension, listener as pb, protobuf, route, tls_inspector};
 
 use route::route_match::PathSpecifier;
 
-/// The gateway's listener.
+/// The gateway's listener for HTTP.
 pub(super) const LISTENER: &str = "http";
+/// The gateway's listener for TLS that passes through.
+pub(super) const TLS_LISTENER: &str = "https";
 /// The route configuration that it names.
 pub(super) const ROUTES: &str = "http.8080";
 
-/// The gateway's listener: the same whatever Ingresses say.
+/// The gateway's listener for HTTP: the same whatever Ingresses say.
 pub(super) fn listener(model: &Model) -> Resource {
     let mut manager = listeners::http_manager(ROUTES, listeners::rds(ROUTES));
     manager.use_remote_address = Some(protobuf::BoolValue { value: true });
@@ -31,6 +33,35 @@ pub(super) fn listener(model: &Model) -> Resource {
         traffic_direction: core::TrafficDirection::Outbound.into(),
         ..Default::default()
     })
+}
+
+/// The gateway's listener for TLS that passes through, a filter chain for each server; none where there is no server.
+///
+/// What asks for another server, or for none, has no chain and is closed, and so is what is no TLS or never comes.
+pub(super) fn tls_listener(model: &Model) -> Option<Resource> {
+    let mut servers: BTreeMap<&str, &Passthrough> = BTreeMap::new();
+    for server in model.ingresses.values().flat_map(|ingress| &ingress.passthrough) {
+        // The first Ingress by namespace and name wins.
+        servers.entry(&server.server_name).or_insert(server);
+    }
+    if servers.is_empty() {
+        return None;
+    }
+    let chain = |(name, server): (&str, &Passthrough)| {
+        let cluster = ClusterName::of(&server.service, server.port).to_string();
+        let matches = pb::FilterChainMatch { server_names: vec![name.to_owned()], ..Default::default() };
+        listeners::chain(name, Some(matches), message::tcp_filter(&cluster, &cluster))
+    };
+    let inspector = message::listener_filter(extension::TLS_INSPECTOR, &tls_inspector::TlsInspector::default());
+    Some(listeners::resource(pb::Listener {
+        name: TLS_LISTENER.to_owned(),
+        address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::GATEWAY_TLS)),
+        additional_addresses: listeners::ipv6_too(super::has_ipv6_services(model), proxy_port::GATEWAY_TLS),
+        listener_filters: vec![inspector],
+        filter_chains: servers.into_iter().map(chain).collect(),
+        traffic_direction: core::TrafficDirection::Outbound.into(),
+        ..Default::default()
+    }))
 }
 
 /// All Ingress paths, each with the rules of its service, grouped by host.

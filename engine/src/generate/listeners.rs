@@ -33,7 +33,7 @@ const CLEAR: &str = "raw_buffer";
 #[must_use]
 pub fn listeners(model: &Model, node: &Node) -> Vec<Resource> {
     if node.role == Role::Gateway {
-        return vec![gateway::listener(model)];
+        return std::iter::once(gateway::listener(model)).chain(gateway::tls_listener(model)).collect();
     }
     let mut all = vec![outbound(model, node), inbound(model, node)];
     all.extend(service_ports(model).map(|(service, port, address)| of_port(service, port, address)));
@@ -44,7 +44,12 @@ pub fn listeners(model: &Model, node: &Node) -> Vec<Resource> {
 #[must_use]
 pub fn listener_names(model: &Model, node: &Node) -> Vec<String> {
     if node.role == Role::Gateway {
-        return vec![gateway::LISTENER.to_owned()];
+        let tls = model.ingresses.values().any(|ingress| !ingress.passthrough.is_empty());
+        return [gateway::LISTENER]
+            .into_iter()
+            .chain(tls.then_some(gateway::TLS_LISTENER))
+            .map(str::to_owned)
+            .collect();
     }
     let mut all = vec![OUTBOUND.to_owned(), INBOUND.to_owned()];
     all.extend(service_ports(model).map(|(_, port, address)| super::listener_name(address, port.number)));
@@ -56,6 +61,7 @@ pub fn listener_names(model: &Model, node: &Node) -> Vec<String> {
 pub fn listener(model: &Model, node: &Node, name: &str) -> Option<Resource> {
     match (node.role, name) {
         (Role::Gateway, gateway::LISTENER) => Some(gateway::listener(model)),
+        (Role::Gateway, gateway::TLS_LISTENER) => gateway::tls_listener(model),
         (Role::Gateway, _) => None,
         (Role::Sidecar, OUTBOUND) => Some(outbound(model, node)),
         (Role::Sidecar, INBOUND) => Some(inbound(model, node)),

@@ -97,7 +97,8 @@ pub(crate) fn bookinfo() -> Model {
         IngressPath::Text("/static".to_owned()),
     ];
     let rules = paths.map(|path| IngressRule { host: None, path, service: host("productpage"), port: port(9080) });
-    let ingress = Ingress { key: key("gateway"), origin: Origin::default(), rules: rules.to_vec() };
+    let ingress =
+        Ingress { key: key("gateway"), origin: Origin::default(), rules: rules.to_vec(), passthrough: Vec::new() };
     model.ingresses.insert(key("gateway"), Arc::new(ingress));
     model
 }
@@ -311,6 +312,20 @@ pub(crate) const ACCESS: [&str; 7] = [
     "auth/jwt.yaml",
     "auth/rbac-readers.yaml",
 ];
+
+/// The model with an Ingress that passes TLS for these servers through to ports 443 of these services.
+pub(crate) fn with_passthrough(mut model: Model, name: &str, servers: &[(&str, &str)]) -> Model {
+    let of = |(server, service): &(&str, &str)| Passthrough {
+        server_name: (*server).to_owned(),
+        service: host(service),
+        port: port(443),
+    };
+    let passthrough = servers.iter().map(of).collect();
+    let ingress = Ingress { key: key(name), origin: Origin::default(), rules: Vec::new(), passthrough };
+    model.ingresses.insert(key(name), Arc::new(ingress));
+    model
+}
+
 /// Bookinfo with another service.
 pub(crate) fn with_service(service: Service) -> Model {
     let mut model = with_rules();

@@ -19,7 +19,10 @@ fn service(values: &Values) -> Value {
         "spec": {
             "type": "LoadBalancer",
             "selector": {"app": INGRESS_GATEWAY},
-            "ports": [{"name": "http", "port": 80, "targetPort": proxy_port::GATEWAY_HTTP}],
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": proxy_port::GATEWAY_HTTP},
+                {"name": "https", "port": 443, "targetPort": proxy_port::GATEWAY_TLS},
+            ],
         },
     })
 }
@@ -46,6 +49,7 @@ fn deployment(values: &Values) -> Value {
                         "env": proxy_env(&pilot, &values.certificates.roots),
                         "ports": [
                             {"name": "http", "containerPort": proxy_port::GATEWAY_HTTP},
+                            {"name": "https", "containerPort": proxy_port::GATEWAY_TLS},
                             {"name": "mesh-metrics", "containerPort": proxy_port::METRICS},
                         ],
                         "startupProbe": ready_probe(1, 600),

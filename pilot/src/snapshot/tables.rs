@@ -127,9 +127,13 @@ impl Update<'_> {
         }
         if affected.gateway {
             let gateway = anybody(Role::Gateway);
-            let mut names: BTreeSet<String> = generate::route_names(self.new, &gateway).into_iter().collect();
-            names.extend(self.tables.names(Role::Gateway, Kind::Route).map(|name| name.to_string()));
-            self.again(&[Role::Gateway], Kind::Route, names);
+            let routes = generate::route_names(self.new, &gateway);
+            let listeners = generate::listener_names(self.new, &gateway);
+            for (kind, names) in [(Kind::Listener, listeners), (Kind::Route, routes)] {
+                let mut names: BTreeSet<String> = names.into_iter().collect();
+                names.extend(self.tables.names(Role::Gateway, kind).map(|name| name.to_string()));
+                self.again(&[Role::Gateway], kind, names);
+            }
         }
     }
 

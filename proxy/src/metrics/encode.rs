@@ -43,6 +43,7 @@ impl Collector for Metrics {
         self.detections.encode(encoder)?;
         self.handshakes.encode(encoder)?;
         self.upgrades.encode(encoder)?;
+        self.refused.encode(encoder)?;
         clusters::encode(encoder, &self.tables.load())
     }
 }

@@ -126,6 +126,38 @@ async fn http_that_came_too_late_to_be_recognised_is_passed_and_told() {
 }
 
 #[tokio::test]
+async fn who_asks_for_an_unknown_server_is_closed_and_told_of() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("access.log");
+    let one = Upstream::new().await;
+    let format = Some("%MESH_FAILURE% %RESPONSE_FLAGS% %REQUESTED_SERVER_NAME%\n");
+    let log = AccessLog::open(&file, Format::new(Encoding::Text, format).expect("a format")).expect("opens");
+    let mesh = Mesh::with(Settings { access_log: Some(log), ..Settings::default() });
+    mesh.cluster("one", &[one.address]);
+    let address = mesh.tls("tls", &[(&["*.one.example"], "one")]).await;
+    for hello in
+        [client_hello(Some("one.example")), client_hello(Some("two.example")), client_hello(None), get("/").into()]
+    {
+        let mut client = Peer::connect(address).await;
+        client.send(&hello).await;
+        assert!(client.rest().await.0.is_empty());
+    }
+    let text = || std::fs::read_to_string(&file).unwrap_or_default();
+    until("the lines", || text().lines().count() == 4).await;
+    let mut lines: Vec<String> = text().lines().map(str::to_owned).collect();
+    lines.sort();
+    let expected =
+        ["no_route NR -", "unknown_server NR -", "unknown_server NR one.example", "unknown_server NR two.example"];
+    assert_eq!(lines, expected);
+    let metrics = mesh.metrics();
+    for (reason, count) in [("unknown_server", 3), ("no_route", 1)] {
+        let line = format!("mesh_connections_refused_total{{reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+    assert!(!one.has_connection().await);
+}
+
+#[tokio::test]
 async fn the_access_log_names_the_server_that_was_asked_for() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("access.log");

@@ -153,5 +153,12 @@ fn ingress_rows(live: &Live, host: &Host) -> Vec<Vec<String>> {
         };
         vec![key.to_string(), rule.host.clone().unwrap_or_else(|| "*".to_owned()), path]
     };
-    all.filter(|(_, rule)| rule.service == *host).map(row).collect()
+    let rows = all.filter(|(_, rule)| rule.service == *host).map(row);
+    let servers = live.model().ingresses.values().flat_map(|ingress| {
+        let of_host = ingress.passthrough.iter().filter(|server| server.service == *host);
+        of_host.map(|server| {
+            vec![ingress.key.to_string(), server.server_name.clone(), format!("TLS passes to port {}", server.port)]
+        })
+    });
+    rows.chain(servers).collect()
 }

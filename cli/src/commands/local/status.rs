@@ -52,7 +52,9 @@ pub(super) fn run(app: &App, mesh: &Mesh, args: &StatusArgs) -> Result<(), Error
     })?;
     let is_gateway = |service: &Value| namespace_of(service) == SYSTEM_NAMESPACE && name_of(service) == INGRESS_GATEWAY;
     let has_gateway = items(&services).any(is_gateway);
-    let host_ports: Vec<Value> = items(&services).filter(|service| !is_gateway(service)).flat_map(host_ports).collect();
+    // The gateway's first port has a line of its own.
+    let is_first = |port: &Value| port["service"] == INGRESS_GATEWAY && port["port"] == 80;
+    let host_ports: Vec<Value> = items(&services).flat_map(host_ports).filter(|port| !is_first(port)).collect();
     let gateway =
         record.host_ports.first().filter(|_| has_gateway).map(|port| format!("http://127.0.0.1:{}", port.port));
     let value = || {
