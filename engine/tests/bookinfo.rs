@@ -284,6 +284,52 @@ fn a_tls_port_goes_to_its_service_whatever_server_is_named() {
 }
 
 #[test]
+fn tls_at_the_gateway_goes_by_the_server_that_is_named_and_nowhere_without() {
+    let before = with_service(shop(Protocol::Https, IpAddr::from([10, 96, 0, 99])));
+    let model = with_passthrough(before.clone(), "b", &[("shop.example", "shop"), ("*.shop.example", "below")]);
+    let model = with_passthrough(model, "c", &[("shop.example", "loser")]);
+    let tables = compiled(&model, &gateway()).tables();
+    let listener = tables.listener("https").unwrap();
+    assert!(listener.must_inspect(8443).tls && !listener.continue_on_timeout);
+    assert_eq!(listener.address, "0.0.0.0:8443".parse().unwrap());
+    for (server_name, expected) in [
+        (Some("shop.example"), Some("shop")),
+        (Some("a.shop.example"), Some("below")),
+        (Some("a.b.shop.example"), Some("below")),
+        (Some("other.example"), None),
+        (None, None),
+    ] {
+        let seen = Seen { port: 8443, server_name, is_tls: true, protocols: &["h2"] };
+        let cluster = listener.chain_for(&seen).map(|chain| {
+            let engine::tables::Filter::Tcp(tcp) = &chain.filter else { panic!("HTTP") };
+            tcp.clusters[0].name.to_string()
+        });
+        assert_eq!(cluster, expected.map(|name| format!("outbound|443||{}", host(name))), "{server_name:?}");
+    }
+    assert!(listener.chain_for(&Seen { port: 8443, ..Seen::default() }).is_none(), "what is no TLS");
+    // Where nothing passes through, nobody listens.
+    assert!(compiled(&before, &gateway()).tables().listener("https").is_none());
+    assert_eq!(generate::listener_names(&before, &gateway()), ["http"]);
+    assert_eq!(generate::listener_names(&model, &gateway()), ["http", "https"]);
+    assert!(generate::affected(&before, &model).gateway && generate::affected(&model, &before).gateway);
+}
+
+#[test]
+fn endpoints_say_where_else_their_workloads_may_call_from() {
+    let mut model = with_rules();
+    let mut endpoint = model.endpoints[&host("ratings")][0].clone();
+    let six: IpAddr = "fd00:10:244::7".parse().unwrap();
+    Arc::make_mut(&mut endpoint.workload).addresses.push(six);
+    model.endpoints.insert(host("ratings"), [endpoint].into());
+    let tables = compiled(&model, &sidecar(&model, "reviews", "v2")).tables();
+    let others = |name: &str| {
+        let cluster = tables.cluster_named(&format!("outbound|9080||{}", host(name))).unwrap();
+        cluster.endpoints.as_ref().unwrap().all()[0].others.to_vec()
+    };
+    assert_eq!((others("ratings"), others("details")), (vec![six], vec![]));
+}
+
+#[test]
 fn connect_goes_to_the_service_itself_and_to_no_other_route() {
     let model = with_rules();
     let node = sidecar(&model, "reviews", "v1");

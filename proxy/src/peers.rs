@@ -97,10 +97,12 @@ impl Peers {
             if id == PeerId::default() {
                 continue;
             }
-            match by_address.entry(endpoint.address.ip()) {
-                Entry::Vacant(entry) => drop(entry.insert(id)),
-                Entry::Occupied(mut entry) if *entry.get() != id => drop(entry.insert(PeerId::default())),
-                Entry::Occupied(_) => {}
+            for address in std::iter::once(endpoint.address.ip()).chain(endpoint.others.iter().copied()) {
+                match by_address.entry(address) {
+                    Entry::Vacant(entry) => drop(entry.insert(id)),
+                    Entry::Occupied(mut entry) if *entry.get() != id => drop(entry.insert(PeerId::default())),
+                    Entry::Occupied(_) => {}
+                }
             }
         }
         drop(known);

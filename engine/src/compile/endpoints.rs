@@ -88,6 +88,7 @@ fn one(mut message: pb::LbEndpoint, known: &HashMap<SocketAddr, &Arc<Load>>) -> 
             core::HealthStatus::Unknown | core::HealthStatus::Healthy | core::HealthStatus::Degraded
         ),
         draining: status == core::HealthStatus::Draining,
+        others: text("addresses").split(',').filter_map(|address| address.parse().ok()).collect(),
         workload: text("workload"),
         namespace: text("namespace"),
         app: text("app"),

@@ -56,7 +56,11 @@ fn lb_endpoint(from: &Endpoint, words: &[u8]) -> Vec<u8> {
     let workload = &from.workload;
     let label = |key: &str| workload.labels.get(key).map_or("", String::as_str);
     let mut metadata = words.to_vec();
+    let others = workload.addresses.iter().filter(|address| **address != from.address).map(ToString::to_string);
+    let others = others.collect::<Vec<_>>().join(",");
     metadata.extend(wire::mesh_metadata(&[
+        // Where else its connections may come from.
+        ("addresses", Meta::Text(&others)),
         ("app", Meta::Text(label("app"))),
         ("namespace", Meta::Text(&workload.key.namespace)),
         // What a proxy beside it takes from another one. Others do not know the word.

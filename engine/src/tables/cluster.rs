@@ -1,6 +1,6 @@
 //! Compiled clusters and endpoints.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -128,6 +128,8 @@ pub struct Endpoint {
     pub draining: bool,
     /// The workload, for telemetry; empty when nothing was said.
     pub workload: Box<str>,
+    /// Other addresses of the same workload, which its connections may come from.
+    pub others: Box<[IpAddr]>,
     /// The workload's namespace.
     pub namespace: Box<str>,
     /// The workload's `app`.
