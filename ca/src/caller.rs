@@ -211,7 +211,11 @@ impl Callers {
             _ => None,
         };
         let by_token = match token {
-            Some(text) if text.starts_with(JOIN_TOKEN) => Some(self.by_join_token(authority, text).await?),
+            Some(text) if text.starts_with(JOIN_TOKEN) => match self.by_join_token(authority, text).await {
+                // A machine still has the token by which it joined; what counts from then on is its SVID.
+                Err(CallerError::Join(JoinError::Unknown | JoinError::Expired { .. })) if by_svid.is_some() => None,
+                caller => Some(caller?),
+            },
             Some(text) => Some(self.by_token(authority, text).await?),
             None => None,
         };

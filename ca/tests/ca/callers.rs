@@ -180,6 +180,21 @@ async fn a_join_token_works_once_and_in_its_time() {
     ca.ask_by_token(&world, &guessed).await.expect("a wrong guess uses nothing up");
 }
 
+/// A machine shows the token by which it joined for as long as the file is there.
+#[tokio::test]
+async fn a_machine_renews_by_its_certificate_and_a_used_join_token_does_not_keep_it_from_that() {
+    let world = World::start().await;
+    let ca = world.ca().await;
+    let token = join_token(&world, "reviews", 60);
+    let (_publisher, svids) = identity(&world, &ca, &token).await;
+    let answer = ca.ask(&world, Some(&token), &svids, request(None)).await.expect("issued");
+    assert_eq!(id_of(&answer), REVIEWS);
+    world.account("default", "ratings");
+    let other = join_token(&world, "ratings", 60);
+    let (code, text) = refusal(ca.ask(&world, Some(&other), &svids, request(None)).await);
+    assert_eq!(code, Code::PermissionDenied, "{text}");
+}
+
 #[tokio::test]
 async fn of_many_who_use_a_join_token_at_once_one_gets_a_certificate() {
     let world = World::start().await;

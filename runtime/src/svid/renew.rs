@@ -16,6 +16,8 @@ use super::{Bundle, BundleError, Key, KeyKind, PeerVerifier, Peers, Publisher, S
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Longest wait between attempts.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// For so long after the start it is in order that there is no certificate yet: the CA may be starting too.
+const LATE: Duration = Duration::from_secs(10);
 /// The wall clock is looked at so often, as it may jump and timers do not notice.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Share of a certificate's life after which it is renewed, and by how much that varies, so that a mesh that started
@@ -107,6 +109,7 @@ impl Status {
 impl Renewal {
     /// Runs until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
+        let began = Instant::now();
         let mut failures = 0u32;
         loop {
             let outcome = tokio::select! {
@@ -122,7 +125,7 @@ impl Renewal {
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     let wait = back_off(failures, rand::random());
-                    self.report(&error, wait);
+                    self.report(&error, wait, began.elapsed());
                     wait
                 }
             };
@@ -198,11 +201,14 @@ impl Renewal {
         }
     }
 
-    fn report(&self, error: &RenewalError, wait: Duration) {
+    fn report(&self, error: &RenewalError, wait: Duration, running: Duration) {
         let reason = crate::exit::chain(error);
         let svids = self.publisher.svids();
         let left = svids.current().map(|svid| svid.left(svids.now()));
         match left {
+            None if svids.latest().is_none() && running < LATE => {
+                tracing::info!(reason, again_in = ?wait, "there is no certificate yet");
+            }
             Some(left) => tracing::warn!(reason, ?left, again_in = ?wait, "the certificate cannot be renewed now"),
             None => tracing::error!(reason, again_in = ?wait, "there is no valid certificate, and none can be had now"),
         }
