@@ -6,8 +6,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use engine::decide::decide_tcp;
-use engine::tables::{Tables, Tcp};
+use engine::tables::{Cluster, Tables, Tcp};
 use engine::trace::NoTrace;
+use tokio::time::Instant;
 
 use crate::conn::{Conn, Counted};
 use crate::data::DataPath;
@@ -47,24 +48,13 @@ pub(crate) async fn serve(
 async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle: Duration) -> Result<(), Failure> {
     let (path, cluster) = (report.path, Arc::clone(&report.cluster));
     let cluster = &*cluster;
-    let target =
-        upstream::pick(cluster, &arrival, &[], || path.now()).inspect_err(|failure| report.failure = Some(*failure))?;
-    report.reaches(&target);
-    let flight = InFlight::at(&target);
-    let Some(counted) = Counted::begin(cluster) else {
-        cluster.usage.connections_refused.fetch_add(1, Ordering::Relaxed);
-        let failure = Failure::Overflow("connections");
-        report.failure = Some(failure);
-        down.reset();
-        return Err(failure);
-    };
-    let connected = Box::pin(upstream::connect(path, cluster, &target, Inside::Opaque, counted)).await;
-    upstream::observe(cluster, &target, connected.is_err(), || path.now());
-    let mut up = match connected {
-        Ok(up) => up,
+    let (mut up, flight) = match reach(&mut report, &arrival, cluster).await {
+        Ok(reached) => reached,
         Err(failure) => {
             report.failure = Some(failure);
-            down.reset();
+            if failure != Failure::NoEndpoints && failure != Failure::Loop {
+                down.reset();
+            }
             return Err(failure);
         }
     };
@@ -87,6 +77,34 @@ async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle
         report.failure = Some(failure);
     }
     ended
+}
+
+/// A connection to an endpoint. Nothing has been sent yet, so where one takes none another is tried.
+async fn reach(report: &mut TcpReport<'_>, arrival: &Arrival, cluster: &Cluster) -> Result<(Conn, InFlight), Failure> {
+    let path = report.path;
+    let mut tried = Vec::new();
+    loop {
+        let begun = Instant::now();
+        let target = upstream::pick(cluster, arrival, &tried, || path.now())?;
+        report.reaches(&target);
+        let flight = InFlight::at(&target);
+        let Some(counted) = Counted::begin(cluster) else {
+            cluster.usage.connections_refused.fetch_add(1, Ordering::Relaxed);
+            return Err(Failure::Overflow("connections"));
+        };
+        let connected = Box::pin(upstream::connect(path, cluster, &target, Inside::Opaque, counted)).await;
+        upstream::observe(cluster, &target, connected.is_err(), || path.now());
+        match connected {
+            Ok(up) => return Ok((up, flight)),
+            Err(failure) => {
+                upstream::rest(cluster, &target, begun.elapsed(), path.now());
+                tried.push(target.way.address);
+                if !failure.is_connect() || tried.len() >= upstream::CONNECTS || target.endpoint.is_none() {
+                    return Err(failure);
+                }
+            }
+        }
+    }
 }
 
 /// Waits for the first byte of either side of a connection that was taken for opaque because it was silent, and tells

@@ -204,6 +204,8 @@ pub(crate) fn observe(cluster: &Cluster, target: &Target, is_error: bool, now: i
     }
 }
 
+/// Endpoints that are tried before a request or an opaque connection fails because none can be connected to.
+pub(crate) const CONNECTS: usize = 3;
 /// An endpoint that takes nothing is left out for so long, or for as long as it took to say so, whatever its policy.
 const REST: Duration = Duration::from_secs(1);
 

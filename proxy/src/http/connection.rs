@@ -20,9 +20,6 @@ use crate::stream::Stream;
 use crate::tls::Inside;
 use crate::upstream::{self, Pending, Target};
 
-/// Endpoints that are tried before a request fails because none can be connected to.
-const CONNECTS: usize = 3;
-
 /// What a request can be sent on.
 pub(super) enum Line {
     /// A connection of its own for as long as it lasts.
@@ -109,7 +106,7 @@ impl Session<'_> {
         reuse: Reuse,
     ) -> Result<(Line, Target, bool), Failure> {
         let cluster = call.cluster;
-        let connects = if call.tries.counts_connects() { 1 } else { CONNECTS };
+        let connects = if call.tries.counts_connects() { 1 } else { upstream::CONNECTS };
         let mut tried = 0;
         loop {
             let begun = Instant::now();

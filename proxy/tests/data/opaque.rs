@@ -6,6 +6,19 @@ use tokio::io::AsyncWriteExt;
 use crate::mesh::{Mesh, Peer, Upstream};
 
 #[tokio::test]
+async fn another_endpoint_gets_the_connection_when_one_does_not_listen() {
+    let (upstream, gone) = (Upstream::new().await, Upstream::new().await.address);
+    let mesh = Mesh::new();
+    mesh.cluster("up", &[gone, upstream.address]);
+    let address = mesh.tcp("tcp", "up").await;
+    for _ in 0..8 {
+        let mut client = Peer::connect(address).await;
+        client.send("hello").await;
+        assert_eq!(upstream.accept().await.exactly(5).await, b"hello");
+    }
+}
+
+#[tokio::test]
 async fn bytes_pass_both_ways_and_each_side_ends_on_its_own() {
     let upstream = Upstream::new().await;
     let mesh = Mesh::new();
