@@ -271,6 +271,15 @@ pub struct AuthorityStatus {
     /// How far a rotation of the root is.
     #[serde(default)]
     pub rotation: Rotation,
+    /// Whether the CA goes on with it, or still waits for acknowledgements of its end.
+    #[serde(default)]
+    pub is_rotating: bool,
+    /// Who has not acknowledged this stage yet, in words; some of them, if they are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<String>,
+    /// How many that are.
+    #[serde(default)]
+    pub waiting: u64,
     /// The roots that everybody should trust.
     pub roots: Vec<CertificateFacts>,
     /// Short hash of those roots and of the trust domain's names.

@@ -61,6 +61,8 @@ pub const CA_ROOT_TYPE: &str = "meshctl.io/ca-root";
 /// The Secret in [`SYSTEM_NAMESPACE`] with a plugged-in authority (`root-cert.pem`, `ca-cert.pem`, `ca-key.pem`,
 /// `cert-chain.pem`), by its classic name.
 pub const CA_PLUGGED_SECRET: &str = "cacerts";
+/// The ConfigMap in [`SYSTEM_NAMESPACE`] with who holds certificates, which CAs write.
+pub const CA_HOLDERS: &str = "mesh-ca-holders";
 /// Type of the Secrets in [`SYSTEM_NAMESPACE`] that hold what a join token is good for, each for one.
 pub const JOIN_TOKEN_TYPE: &str = "meshctl.io/join-token";
 /// The ServiceAccount whose token the CLI uses towards Pilot's debug port.

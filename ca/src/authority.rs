@@ -15,6 +15,7 @@ use rcgen::{
 use runtime::svid::report::stamp;
 use runtime::svid::{Bundle, Clock};
 
+pub(crate) use self::material::ROOT_SKEW;
 pub use self::material::{Material, MaterialError};
 use crate::csr::SubjectKey;
 
@@ -98,6 +99,19 @@ pub struct Authority {
     bundle: Bundle,
     origin: Origin,
     rotation: Rotation,
+    plan: Plan,
+}
+
+/// Whether the CA goes on with a rotation of the root by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Plan {
+    /// It does not.
+    #[default]
+    Idle,
+    /// It does, stage by stage.
+    Rotating,
+    /// All stages are done; that the old root is gone is not acknowledged by all yet.
+    Ending,
 }
 
 /// Where an authority's key comes from.
@@ -209,12 +223,19 @@ impl Authority {
             && self.intermediates == other.intermediates
             && self.issuer.key().public_key_raw() == other.issuer.key().public_key_raw()
             && self.rotation == other.rotation
+            && self.plan == other.plan
     }
 
     /// How far a rotation of the root is.
     #[must_use]
     pub fn rotation(&self) -> Rotation {
         self.rotation
+    }
+
+    /// Whether that goes on.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        self.plan
     }
 
     /// The time by its clock.

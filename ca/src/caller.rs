@@ -12,7 +12,7 @@ use api::spiffe::{InvalidId, SpiffeId};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 use runtime::svid::wire::JOIN_TOKEN;
-use runtime::svid::{self, PeerVerifier, Peers, Refusal as PeerRefusal};
+use runtime::svid::{PeerVerifier, Peers, Refusal as PeerRefusal, Svids};
 use runtime::token::{self, Authenticator};
 use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
@@ -36,6 +36,8 @@ pub struct Caller {
     pub id: SpiffeId,
     /// What proves it.
     pub proof: Proof,
+    /// Serial number of the SVID that it showed, whatever proves it.
+    pub shown: Option<String>,
 }
 
 /// What proves an identity.
@@ -174,14 +176,17 @@ pub struct Callers {
     client: Client,
     tokens: Authenticator,
     joins: JoinTokens,
+    /// Holds SVIDs against the roots in force; what a handshake has just verified is known to be good.
+    members: Arc<PeerVerifier>,
     accounts: Arc<Mutex<HashMap<(String, String), Instant>>>,
 }
 
 impl Callers {
-    /// Asks this API server.
+    /// Asks this API server, and holds SVIDs against the roots that `svids` has.
     #[must_use]
-    pub fn new(client: Client) -> Self {
+    pub fn new(client: Client, svids: Svids) -> Self {
         Callers {
+            members: Arc::new(PeerVerifier::new(svids, Peers::Members)),
             tokens: Authenticator::new(client.clone(), [CA_TOKEN_AUDIENCE, ISTIO_AUDIENCE]),
             joins: JoinTokens::new(client.clone()),
             accounts: Arc::default(),
@@ -207,7 +212,7 @@ impl Callers {
         certificates: Option<&[CertificateDer<'_>]>,
     ) -> Result<Caller, CallerError> {
         let by_svid = match certificates {
-            Some(chain) if !chain.is_empty() => Some(by_svid(authority, chain)?),
+            Some(chain) if !chain.is_empty() => Some(self.by_svid(authority, chain)?),
             _ => None,
         };
         let by_token = match token {
@@ -224,7 +229,7 @@ impl Callers {
                 Err(CallerError::TwoIdentities { token: token.id, svid: svid.id })
             }
             // A token proves more: that the pod is still there.
-            (Some(caller), _) => Ok(caller),
+            (Some(caller), svid) => Ok(Caller { shown: svid.and_then(|svid| svid.shown), ..caller }),
             (None, Some(caller)) => {
                 let account = caller.id.account();
                 let (namespace, name) = account.ok_or_else(|| CallerError::NoAccount { id: caller.id.clone() })?;
@@ -235,20 +240,30 @@ impl Callers {
         }
     }
 
+    /// Verifies an SVID once more: the connection may be older than its end, or than the roots in force. The identity is
+    /// given in today's name of the trust domain.
+    fn by_svid(&self, authority: &Authority, chain: &[CertificateDer<'_>]) -> Result<Caller, CallerError> {
+        let now = authority.clock().current_time().unwrap_or_else(rustls_pki_types::UnixTime::now);
+        let peer = self.members.verify(chain, now, false).map_err(CallerError::Svid)?;
+        let (namespace, name) = peer.id.account().ok_or_else(|| CallerError::NoAccount { id: peer.id.clone() })?;
+        let id = SpiffeId::of_account(&authority.policy().domain, namespace, name).map_err(CallerError::Account)?;
+        Ok(Caller { id, shown: Some(peer.serial.clone()), proof: Proof::Svid { serial: peer.serial } })
+    }
+
     async fn by_token(&self, authority: &Authority, text: &str) -> Result<Caller, CallerError> {
         let holder = self.tokens.check_token(text).await?;
         if let Some((from, to)) = token::validity(text) {
             agree(from, to, authority.now().unwrap_or_else(SystemTime::now))?;
         }
         let id = SpiffeId::of_account(&authority.policy().domain, &holder.namespace, &holder.service_account);
-        Ok(Caller { id: id.map_err(CallerError::Account)?, proof: Proof::Token { pod: holder.pod } })
+        Ok(Caller { id: id.map_err(CallerError::Account)?, proof: Proof::Token { pod: holder.pod }, shown: None })
     }
 
     async fn by_join_token(&self, authority: &Authority, text: &str) -> Result<Caller, CallerError> {
         let good = self.joins.find(text, authority.now().unwrap_or_else(SystemTime::now)).await?;
         self.must_exist(&good.namespace, &good.service_account).await?;
         let id = SpiffeId::of_account(&authority.policy().domain, &good.namespace, &good.service_account);
-        Ok(Caller { id: id.map_err(CallerError::Account)?, proof: Proof::Join(good) })
+        Ok(Caller { id: id.map_err(CallerError::Account)?, proof: Proof::Join(good), shown: None })
     }
 
     /// Whoever renews by what it has must not outlive its account.
@@ -277,18 +292,6 @@ impl Callers {
         }
         Ok(())
     }
-}
-
-/// Verifies an SVID once more: the connection may be older than its end, or than the roots in force. The identity is
-/// given in today's name of the trust domain.
-fn by_svid(authority: &Authority, chain: &[CertificateDer<'_>]) -> Result<Caller, CallerError> {
-    let (publisher, svids) = svid::channel_with_clock(Arc::clone(authority.clock()));
-    publisher.publish_bundle(authority.bundle().clone());
-    let now = authority.clock().current_time().unwrap_or_else(rustls_pki_types::UnixTime::now);
-    let peer = PeerVerifier::new(svids, Peers::Members).verify(chain, now, false).map_err(CallerError::Svid)?;
-    let (namespace, name) = peer.id.account().ok_or_else(|| CallerError::NoAccount { id: peer.id.clone() })?;
-    let id = SpiffeId::of_account(&authority.policy().domain, namespace, name).map_err(CallerError::Account)?;
-    Ok(Caller { id, proof: Proof::Svid { serial: peer.serial } })
 }
 
 /// Holds our clock against a token that the API server has just found good.

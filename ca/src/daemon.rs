@@ -17,10 +17,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use tonic::transport::Server;
 
-use crate::authority::{Authority, Policy};
+use crate::authority::{Authority, Plan, Policy, ROOT_SKEW};
 use crate::caller::Callers;
 use crate::debug::{self, Debug, Rotating};
+use crate::holders::kept::Holders;
+use crate::holders::{Record, seconds};
 use crate::metrics::Metrics;
+use crate::rotation::Rotator;
+use crate::rotation::pilots::Pilots;
 use crate::service::Issuing;
 use crate::settings::{Listen, Settings};
 use crate::store::Store;
@@ -37,6 +41,10 @@ const CONNECTION_AGE: Duration = Duration::from_secs(300);
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// Largest request's headers: a token and little more.
 const HEADER_BYTES: u32 = 64 * 1024;
+/// A root that is younger has signed nothing without a record.
+const NEW: Duration = Duration::from_secs(60);
+/// How often the Secrets are looked at while a root is rotated.
+const LOOK_CLOSELY: Duration = Duration::from_secs(1);
 /// How often the Secrets are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often and after which pause the API server is asked again at the start.
@@ -110,21 +118,38 @@ impl Ca {
         };
         let (look, seen) = (Arc::clone(&following.look), following.seen.subscribe());
         tasks.spawn("authority", following.run(tasks.token().clone()));
-        let verifier = Arc::new(PeerVerifier::new(svids, Peers::Members).optional());
+        let holders = Holders::new(client.clone(), before(&authority.load()));
+        tasks.spawn("holders", holders.clone().run(tasks.token().clone()));
+        let rotator = Rotator {
+            client: client.clone(),
+            store: store.clone(),
+            policy: settings.policy.clone(),
+            authority: Arc::clone(&authority),
+            holders: holders.clone(),
+            pilots: Pilots { client: client.clone(), certificate: certificate.clone(), port: settings.pilot_debug },
+            pod: settings.pod.clone(),
+            look: Arc::clone(&look),
+            looked: seen.clone(),
+            waiting: watch::Sender::default(),
+        };
+        let waiting = rotator.waiting.subscribe();
+        tasks.spawn("rotation", rotator.run(tasks.token().clone()));
+        let verifier = Arc::new(PeerVerifier::new(svids.clone(), Peers::Members).optional());
         let config = certificate.verifying_server_config(verifier, &[b"h2"])?;
-        let callers = Callers::new(client.clone());
+        let callers = Callers::new(client.clone(), svids);
         serve(
             Issuing {
                 authority: Arc::clone(&authority),
                 callers,
                 metrics: Arc::clone(&metrics),
+                holders,
                 permits: Arc::new(Semaphore::new(settings.bounds.requests)),
             },
             csr,
             (config, settings.bounds.connections),
             &tasks,
         );
-        let rotating = Rotating { store, policy: settings.policy.clone(), look, seen };
+        let rotating = Rotating { store, policy: settings.policy.clone(), look, seen, waiting };
         let debugging = Debug::new(client, Arc::clone(&authority), Arc::clone(&metrics), rotating, &settings.pod);
         let router = debug::router(debugging, registered.router());
         let config = certificate.server_config(&[b"http/1.1"])?;
@@ -134,6 +159,19 @@ impl Ca {
         tracing::info!(csr = %addresses.csr, debug = %addresses.debug, "listening");
         Ok(Ca { addresses, authority, metrics, tasks })
     }
+}
+
+/// What may have been issued before there were records, in a mesh that is older than they are.
+fn before(authority: &Authority) -> Option<Record> {
+    let (now, policy) = (authority.now()?, authority.policy());
+    let made = authority.valid().0.checked_add(ROOT_SKEW)?;
+    let is_new = now.duration_since(made).is_ok_and(|age| age < NEW);
+    (!is_new).then(|| Record {
+        issuer: authority.issuer_key().to_owned(),
+        bundle: "-".to_owned(),
+        ends: seconds(now + policy.longest),
+        id: "-".to_owned(),
+    })
 }
 
 /// Finds or makes the authority; waits for an API server that is not there yet.
@@ -220,10 +258,11 @@ impl Following {
     async fn run(self, cancelled: CancellationToken) {
         let mut seen = None;
         loop {
+            let is_rotating = self.authority.load().plan() != Plan::Idle;
             tokio::select! {
                 () = cancelled.cancelled() => return,
                 () = self.look.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(if is_rotating { LOOK_CLOSELY } else { LOOK_EVERY }) => {}
             }
             match self.store.find().await {
                 Ok(Some(found)) if seen.as_ref() != Some(&found) => {

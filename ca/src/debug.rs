@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use api::messages::{AuthorityStatus, CertificateFacts, Rotation};
+use api::messages::{AuthorityStatus, CertificateFacts};
 use api::names::{CA_TOKEN_AUDIENCE, SYSTEM_NAMESPACE};
 use arc_swap::ArcSwap;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -17,8 +17,9 @@ use kube::Client;
 use runtime::token::{Authenticator, Refusal};
 use tokio::sync::{Notify, watch};
 
-use crate::authority::{Authority, Policy};
+use crate::authority::{Authority, Plan, Policy};
 use crate::metrics::Metrics;
+use crate::rotation::Waiting;
 use crate::store::{Step, Store};
 
 /// What the debug port shows.
@@ -41,6 +42,8 @@ pub struct Rotating {
     pub look: Arc<Notify>,
     /// How often it has looked.
     pub seen: watch::Receiver<u64>,
+    /// Who has not acknowledged.
+    pub waiting: watch::Receiver<Waiting>,
 }
 
 impl Debug {
@@ -62,24 +65,19 @@ impl Debug {
 pub fn router(debug: Debug, metrics: Router) -> Router {
     let guarded = Router::new()
         .route("/v1/authority", get(authority))
-        .route("/v1/rotation/{step}", post(rotate))
+        .route("/v1/rotation", post(rotate))
         .layer(middleware::from_fn_with_state(debug.clone(), authenticated));
     // It does not listen before it has a key to sign with.
     let open = Router::new().route("/readyz", get(async || "ready\n"));
     guarded.merge(open).with_state(debug).merge(metrics)
 }
 
-/// Takes a step of a rotation, and answers once it is in force here.
-async fn rotate(State(debug): State<Debug>, Path(step): Path<String>) -> Response {
-    let step = match step.as_str() {
-        "add" => Step::Add,
-        "sign" => Step::Sign,
-        "retire" => Step::Retire,
-        _ => return (StatusCode::NOT_FOUND, "the steps are add, sign and retire\n").into_response(),
-    };
+/// Begins a rotation of the root, or goes on with one, and answers once that is in force here. The rest the CAs do by
+/// themselves, each stage once everybody has acknowledged the one before.
+async fn rotate(State(debug): State<Debug>) -> Response {
     let rotating = &debug.rotating;
     let now = debug.authority.load().now().unwrap_or_else(SystemTime::now);
-    if let Err(error) = rotating.store.rotate(step, &rotating.policy, now).await {
+    if let Err(error) = rotating.store.rotate(Step::Begin, &rotating.policy, now, "").await {
         let status = if error.is_passing() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::CONFLICT };
         return (status, format!("{}\n", runtime::exit::chain(&error))).into_response();
     }
@@ -89,7 +87,7 @@ async fn rotate(State(debug): State<Debug>, Path(step): Path<String>) -> Respons
     // The look that was under way may have begun before the change.
     for _ in 0..2 {
         let looked = tokio::time::timeout(Duration::from_secs(5), seen.changed()).await;
-        if looked.is_err() || is_at(debug.authority.load().rotation(), step) {
+        if looked.is_err() || debug.authority.load().plan() == Plan::Rotating {
             break;
         }
         rotating.look.notify_one();
@@ -97,16 +95,10 @@ async fn rotate(State(debug): State<Debug>, Path(step): Path<String>) -> Respons
     authority(State(debug)).await.into_response()
 }
 
-fn is_at(stage: Rotation, step: Step) -> bool {
-    matches!(
-        (step, stage),
-        (Step::Add, Rotation::Added) | (Step::Sign, Rotation::Signing) | (Step::Retire, Rotation::None)
-    )
-}
-
 async fn authority(State(debug): State<Debug>) -> Json<AuthorityStatus> {
     let authority = debug.authority.load();
     let policy = authority.policy();
+    let waiting = debug.rotating.waiting.borrow().clone();
     let issued = ["token", "svid", "join"].map(|proof| (proof.to_owned(), debug.metrics.count_issued(proof)));
     Json(AuthorityStatus {
         ca: debug.name.to_string(),
@@ -119,6 +111,9 @@ async fn authority(State(debug): State<Debug>) -> Json<AuthorityStatus> {
         issuer: facts(authority.certificate()).into_iter().next().unwrap_or_default(),
         issuer_key: authority.issuer_key().to_owned(),
         rotation: authority.rotation(),
+        is_rotating: authority.plan() != Plan::Idle,
+        waiting: waiting.count.try_into().unwrap_or(u64::MAX),
+        waiting_for: waiting.names,
         roots: facts(authority.roots()),
         bundle: authority.bundle().version(),
         issued: issued.into(),

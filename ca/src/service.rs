@@ -10,7 +10,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use runtime::svid::report::stamp;
 use runtime::svid::wire::{
-    CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, CsrRequest, CsrResponse, HANDLE_CSR, TRUST_DOMAINS,
+    CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, CsrRequest, CsrResponse, HANDLE_CSR, TRUST,
+    TRUST_DOMAINS, TrustRequest, TrustResponse,
 };
 use runtime::token::bearer;
 use tokio::sync::Semaphore;
@@ -26,6 +27,8 @@ use tower::Service;
 use crate::authority::{Authority, Issued, Refusal};
 use crate::caller::{Caller, CallerError, Callers, Proof};
 use crate::csr::{Csr, CsrError};
+use crate::holders::kept::Holders;
+use crate::holders::{Holder, Record, seconds};
 use crate::join::JoinError;
 use crate::metrics::Metrics;
 
@@ -45,6 +48,8 @@ pub struct Issuing {
     pub callers: Callers,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who holds what.
+    pub holders: Holders,
     /// Requests that may still be begun.
     pub permits: Arc<Semaphore>,
 }
@@ -174,6 +179,7 @@ impl Issuing {
         let certificates = certificates.as_ref().map(|chain| chain.as_slice());
         match self.issue(&authority, asked, certificates).await {
             Ok((caller, csr, issued)) => {
+                self.write_down(&authority, &caller, &issued).await;
                 tracing::info!(
                     target: "audit",
                     id = %caller.id,
@@ -197,6 +203,19 @@ impl Issuing {
                 Err(Status::new(error.code(), text))
             }
         }
+    }
+
+    /// Writes down who holds it now, before it is handed out.
+    async fn write_down(&self, authority: &Authority, caller: &Caller, issued: &Issued) {
+        let record = Record {
+            issuer: authority.issuer_key().to_owned(),
+            bundle: authority.bundle().version(),
+            ends: seconds(issued.not_after),
+            id: caller.id.to_string(),
+        };
+        let holder = Holder::of(caller, &issued.serial);
+        let record = if matches!(holder, Holder::Pod(_)) { Record { id: "-".to_owned(), ..record } } else { record };
+        self.holders.record(holder, record, caller.shown.as_deref()).await;
     }
 
     async fn issue(
@@ -254,6 +273,11 @@ impl Service<http::Request<Body>> for Issuing {
                     let mut grpc = Grpc::new(codec).max_decoding_message_size(LARGEST_MESSAGE);
                     grpc.unary(HandleCsr(issuing), request).await
                 }
+                TRUST => {
+                    let codec = ProstCodec::<TrustResponse, TrustRequest>::new();
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(LARGEST_MESSAGE);
+                    grpc.unary(Trust(issuing), request).await
+                }
                 path => Status::unimplemented(format!("there is no method {path} here")).into_http(),
             })
         })
@@ -281,5 +305,19 @@ impl UnaryService<CsrRequest> for HandleCsr {
 
     fn call(&mut self, request: Request<CsrRequest>) -> Self::Future {
         Box::pin(self.0.clone().handle_csr(request))
+    }
+}
+
+/// Which roots and which issuer are in force: no secret, so nobody has to prove who asks.
+struct Trust(Issuing);
+
+impl UnaryService<TrustRequest> for Trust {
+    type Response = TrustResponse;
+    type Future = Answer<Result<Response<TrustResponse>, Status>>;
+
+    fn call(&mut self, _: Request<TrustRequest>) -> Self::Future {
+        let authority = self.0.authority.load();
+        let (bundle, issuer) = (authority.bundle().version(), authority.issuer_key().to_owned());
+        Box::pin(std::future::ready(Ok(Response::new(TrustResponse { bundle, issuer }))))
     }
 }

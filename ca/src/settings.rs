@@ -45,6 +45,8 @@ pub struct Settings {
     pub listen: Listen,
     /// What callers may take.
     pub bounds: Bounds,
+    /// Pilot's debug port, where a rotation of the root asks who has acknowledged.
+    pub pilot_debug: u16,
     /// Log filter.
     pub log: String,
     /// How log lines look.
@@ -98,6 +100,7 @@ impl Settings {
             policy: policy(env)?,
             certificates: env.text_or("MESH_CA_CERTS", CERTIFICATES)?.into(),
             bounds: Bounds::read(env)?,
+            pilot_debug: api::names::pilot_port::DEBUG,
             listen: Listen { csr: at(ca_port::CSR), debug: at(ca_port::DEBUG) },
             log: env.text_or("MESH_LOG", "info")?,
             log_format: env.parse("MESH_LOG_FORMAT", "text or json")?.unwrap_or_default(),

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 
-use crate::authority::{Material, MaterialError, Origin, Policy};
+use crate::authority::{Material, MaterialError, Origin, Plan, Policy};
 
 const CERTIFICATE: &str = "ca-cert.pem";
 const KEY: &str = "ca-key.pem";
@@ -21,6 +21,10 @@ const CHAIN: &str = "cert-chain.pem";
 /// The root that comes next, while it is made known and signs nothing yet.
 const NEXT_CERTIFICATE: &str = "next-cert.pem";
 const NEXT_KEY: &str = "next-key.pem";
+/// Whether a CA goes on with a rotation: [`ROTATING`], [`ENDING`], or not there.
+const PLAN: &str = "rotation";
+const ROTATING: &str = "rotating";
+const ENDING: &str = "ending";
 
 /// Why there is no key to sign with.
 #[derive(Debug, thiserror::Error)]
@@ -67,24 +71,33 @@ pub enum StoreError {
     )]
     NotOurs,
     /// The step does not come now.
-    #[error("the rotation is at stage {stage:?}, where {step:?} is not the next step")]
+    #[error("the rotation is at stage {stage:?} ({plan:?}), where {step:?} is not the next step")]
     OutOfOrder {
         /// How far it is.
         stage: Rotation,
+        /// Whether it goes on.
+        plan: Plan,
         /// What was asked for.
         step: Step,
     },
+    /// The roots are not those that were acknowledged.
+    #[error(
+        "the Secret {SYSTEM_NAMESPACE}/{CA_ROOT_SECRET} has other roots now than those that everybody has acknowledged"
+    )]
+    Changed,
 }
 
 /// A step of a rotation of the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Makes a new root and adds it to those to be trusted.
-    Add,
+    /// Makes a new root and adds it to those to be trusted; goes on with a rotation that was left in the middle.
+    Begin,
     /// Lets the new root sign.
     Sign,
     /// Takes the old root out.
     Retire,
+    /// Ends the rotation.
+    Finish,
 }
 
 impl StoreError {
@@ -156,42 +169,61 @@ impl Store {
     }
 
     /// Takes the next step of a rotation of the root. Where the step was taken already nothing changes, so that it may be
-    /// asked for again after a crash; of two who ask at once one is told of the other's change.
+    /// asked for again after a crash; of two who ask at once one is told of the other's change. `acknowledged` is the roots
+    /// (PEM) that everybody trusts, without which nothing but the beginning is done.
     ///
     /// # Errors
     ///
     /// When the root is not ours, the step does not come now, or the Secret cannot be written.
-    pub async fn rotate(&self, step: Step, policy: &Policy, now: SystemTime) -> Result<(), StoreError> {
+    pub async fn rotate(
+        &self,
+        step: Step,
+        policy: &Policy,
+        now: SystemTime,
+        acknowledged: &str,
+    ) -> Result<(), StoreError> {
         if self.read(CA_PLUGGED_SECRET).await?.is_some() {
             return Err(StoreError::NotOurs);
         }
         let missing = || StoreError::Incomplete { name: CA_ROOT_SECRET, missing: vec![CERTIFICATE, KEY] };
         let mut secret = self.read(CA_ROOT_SECRET).await?.ok_or_else(missing)?;
         let material = self_made(&secret)?;
-        let stage = material.rotation;
+        let (stage, plan) = (material.rotation, material.plan);
+        if step != Step::Begin && material.roots.trim() != acknowledged.trim() {
+            return Err(StoreError::Changed);
+        }
         let data = secret.data.get_or_insert_default();
         let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
-        match (step, stage) {
-            (Step::Add, Rotation::None) => {
+        match (step, stage, plan) {
+            (Step::Begin, Rotation::None, _) => {
                 let next = Material::make_root(policy, now).map_err(StoreError::Make)?;
                 data.insert(NEXT_CERTIFICATE.to_owned(), bytes(&next.certificate));
                 data.insert(NEXT_KEY.to_owned(), bytes(&next.key));
                 data.insert(ROOTS.to_owned(), bytes(&format!("{}\n{}", material.roots.trim(), next.certificate)));
+                data.insert(PLAN.to_owned(), bytes(ROTATING));
             }
-            (Step::Sign, Rotation::Added) => {
+            (Step::Begin, _, Plan::Rotating) => return Ok(()),
+            (Step::Begin, ..) => {
+                data.insert(PLAN.to_owned(), bytes(ROTATING));
+            }
+            (Step::Sign, Rotation::Added, _) => {
                 for (from, to) in [(NEXT_CERTIFICATE, CERTIFICATE), (NEXT_KEY, KEY)] {
                     if let Some(value) = data.remove(from) {
                         data.insert(to.to_owned(), value);
                     }
                 }
             }
-            (Step::Retire, Rotation::Signing) => {
+            (Step::Retire, Rotation::Signing, _) => {
                 data.insert(ROOTS.to_owned(), bytes(&material.certificate));
+                data.insert(PLAN.to_owned(), bytes(ENDING));
             }
-            (Step::Add, Rotation::Added) | (Step::Sign, Rotation::Signing) | (Step::Retire, Rotation::None) => {
+            (Step::Finish, Rotation::None, Plan::Ending) => {
+                data.remove(PLAN);
+            }
+            (Step::Sign, Rotation::Signing, _) | (Step::Retire, Rotation::None, _) | (Step::Finish, _, Plan::Idle) => {
                 return Ok(());
             }
-            _ => return Err(StoreError::OutOfOrder { stage, step }),
+            _ => return Err(StoreError::OutOfOrder { stage, plan, step }),
         }
         // The version that was read goes along: a change in between is not overwritten.
         let written = self.secrets.replace(CA_ROOT_SECRET, &PostParams::default(), &secret).await;
@@ -247,12 +279,18 @@ fn self_made(secret: &Secret) -> Result<Material, StoreError> {
         (false, 0 | 1) => Rotation::None,
         (false, _) => Rotation::Signing,
     };
-    Ok(Material { certificate, key, chain: String::new(), roots, origin: Origin::SelfMade, rotation })
+    let plan = match parts(secret, CA_ROOT_SECRET, [PLAN]) {
+        Ok([plan]) if plan == ROTATING => Plan::Rotating,
+        Ok([plan]) if plan == ENDING => Plan::Ending,
+        _ => Plan::Idle,
+    };
+    Ok(Material { certificate, key, chain: String::new(), roots, origin: Origin::SelfMade, rotation, plan })
 }
 
 fn plugged_in(secret: &Secret) -> Result<Material, StoreError> {
     let [certificate, key, roots, chain] = parts(secret, CA_PLUGGED_SECRET, [CERTIFICATE, KEY, ROOTS, CHAIN])?;
-    Ok(Material { certificate, key, chain, roots, origin: Origin::PluggedIn, rotation: Rotation::None })
+    let (origin, rotation, plan) = (Origin::PluggedIn, Rotation::None, Plan::Idle);
+    Ok(Material { certificate, key, chain, roots, origin, rotation, plan })
 }
 
 /// Parts of a Secret as text; all that are missing are named at once.

@@ -11,10 +11,12 @@ use runtime::logging::Logging;
 use runtime::signals::Shutdown;
 use runtime::svid::client::{Pem, plain_dial};
 use runtime::svid::renew::{Renewal, Status};
-use runtime::svid::{self, KeyKind};
+use runtime::svid::{self, KeyKind, PeerVerifier, Peers};
 use runtime::tls::{Handshakes, TlsListener};
 use runtime::{Tasks, daemon};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::server::TlsStream;
 
 use crate::debug::{self, Debug};
 use crate::keys::{Fetcher, Follower, KeySets};
@@ -126,16 +128,35 @@ impl Pilot {
             name,
             logging,
         };
-        let routers = [(webhooks, webhook::router(injection)), (debug, debug::router(debugging, registered.router()))];
-        for (listener, router) in routers {
-            let listener =
-                TlsListener::new(listener, certificate.server_config(&[b"http/1.1"])?, Handshakes::default());
-            let limits = Limits { connections: CONNECTIONS, grace: settings.drain, ..Limits::default() };
-            tasks.spawn("http server", admin::serve(listener, router, limits, tasks.token().clone()));
-        }
+        let limits = Limits { connections: CONNECTIONS, grace: settings.drain, ..Limits::default() };
+        let config = certificate.server_config(&[b"http/1.1"])?;
+        let listener = TlsListener::new(webhooks, config, Handshakes::default());
+        let router = webhook::router(injection);
+        tasks.spawn("http server", admin::serve(listener, router, limits, tasks.token().clone()));
+        serve_debug(debugging, (debug, limits), &certificate, registered.router(), &tasks)?;
         tracing::info!(xds = %addresses.xds, webhooks = %addresses.webhooks, debug = %addresses.debug, "listening");
         Ok(Pilot { addresses, snapshots, proxies, tasks })
     }
+}
+
+/// Serves the debug port. Who shows an SVID there must show a good one; who shows none has a token.
+fn serve_debug(
+    debugging: Debug,
+    (listener, limits): (TcpListener, Limits),
+    certificate: &Certificate,
+    metrics: axum::Router,
+    tasks: &Tasks,
+) -> Result<(), Failure> {
+    let verifier = PeerVerifier::new(debugging.identity.svids.clone(), Peers::Members).optional();
+    let config = certificate.verifying_server_config(Arc::new(verifier), &[b"http/1.1"])?;
+    let listener = TlsListener::new(listener, config, Handshakes::default());
+    let router = debug::router(debugging, metrics);
+    let by_certificate = move |io: &TlsStream<TcpStream>| {
+        let peer = svid::peer(io.get_ref().1.peer_certificates());
+        router.clone().layer(axum::Extension(debug::Shown(peer.map(|peer| peer.id))))
+    };
+    tasks.spawn("debug server", admin::serve_each(listener, by_certificate, limits, tasks.token().clone()));
+    Ok(())
 }
 
 /// Begins to ask the CA for Pilot's own identity; what comes with it is what proxies' certificates are verified with.

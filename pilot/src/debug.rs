@@ -1,5 +1,5 @@
 //! The port for operators and the CLI: metrics and readiness for everybody, the rest for the control plane's own
-//! service accounts.
+//! service accounts. The CA, which asks who has acknowledged a rotation of the root, shows its SVID instead of a token.
 
 mod applied;
 mod summary;
@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::messages::{self, ProxyResources};
+use api::names::{CA, SYSTEM_NAMESPACE};
+use api::spiffe::SpiffeId;
 use axum::extract::{Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http::{StatusCode, header};
 use runtime::logging::{self, Logging};
 
@@ -40,19 +42,32 @@ pub struct Debug {
     pub logging: Option<Logging>,
 }
 
+/// Whose SVID a connection was made with, as a request's extension; the handshake has verified it.
+#[derive(Debug, Clone)]
+pub struct Shown(pub Option<SpiffeId>);
+
+impl Shown {
+    /// Whether it is the CA's. No other identity opens anything here: that takes a token.
+    fn is_ca(&self) -> bool {
+        self.0.as_ref().and_then(SpiffeId::account) == Some((SYSTEM_NAMESPACE, CA))
+    }
+}
+
 /// The port's routes; `metrics` is the daemon's own.
 pub fn router(debug: Debug, metrics: Router) -> Router {
-    let guarded = Router::new()
+    let for_the_ca = Router::new()
         .route("/v1/proxies", get(proxies))
+        .route("/v1/renew", post(renew))
+        .layer(middleware::from_fn_with_state(debug.clone(), authenticated_or_ca));
+    let guarded = Router::new()
         .route("/v1/resources", get(resources))
         .route("/v1/applied", get(applied::applied))
         .route("/v1/snapshot", get(snapshot))
         .merge(logging::router(debug.logging.clone()))
-        .route("/v1/renew", post(renew))
         .route("/v1/keys", get(keys))
         .layer(middleware::from_fn_with_state(debug.clone(), authenticated));
     let open = Router::new().route("/readyz", get(ready));
-    guarded.merge(open).with_state(debug).merge(metrics)
+    guarded.merge(for_the_ca).merge(open).with_state(debug).merge(metrics)
 }
 
 async fn ready(State(debug): State<Debug>) -> Response {
@@ -106,17 +121,28 @@ async fn snapshot(State(debug): State<Debug>, Query(_): Query<Nothing>) -> Json<
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
+/// Lets the CA through by its SVID, and everybody else by a token.
+async fn authenticated_or_ca(
+    state: State<Debug>,
+    shown: Option<Extension<Shown>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match shown {
+        Some(Extension(shown)) if shown.is_ca() => next.run(request).await,
+        _ => authenticated(state, request, next).await,
+    }
+}
+
 /// Lets service accounts of the control plane's namespace through.
 async fn authenticated(State(debug): State<Debug>, request: Request, next: Next) -> Response {
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     match debug.authenticator.check(authorization).await {
-        Ok(caller) if caller.namespace == api::names::SYSTEM_NAMESPACE => next.run(request).await,
+        Ok(caller) if caller.namespace == SYSTEM_NAMESPACE => next.run(request).await,
         Ok(caller) => {
             let text = format!(
                 "service account {}/{} may not look in here; only those of {} may\n",
-                caller.namespace,
-                caller.service_account,
-                api::names::SYSTEM_NAMESPACE
+                caller.namespace, caller.service_account, SYSTEM_NAMESPACE
             );
             (StatusCode::FORBIDDEN, text).into_response()
         }

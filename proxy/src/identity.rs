@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use runtime::metrics::Metrics;
-use runtime::svid::client::{Dial, Pem};
+use runtime::svid::client::{Authority, Dial, Pem};
 use runtime::svid::renew::{Renewal, Status};
 use runtime::svid::{self, Bundle, Key, KeyKind, Svid, Svids};
 use runtime::tls::certificates;
@@ -93,15 +93,9 @@ impl Identity {
             }
             return Ok(Identity { svids, status: None });
         }
-        let roots = match &settings.pilot.root {
-            Root::Pem(pem) => Pem::Text(pem.clone()),
-            Root::File(path) => Pem::File(path.clone()),
-        };
-        // The connection bears the proxy's mark, so that a sidecar does not intercept its own question.
-        let dial: Dial = Arc::new(move |address| Box::pin(async move { dial(&address, mark).await }));
         let status = Status::default();
         let renewal = Renewal {
-            authority: settings.ca.authority(roots, dial),
+            authority: authority(settings, mark),
             account: (settings.workload.namespace.clone(), settings.workload.service_account.clone()),
             key: KeyKind::P256,
             lifetime: None,
@@ -112,4 +106,14 @@ impl Identity {
         background.spawn("identity", renewal.run(background.token().clone()));
         Ok(Identity { svids, status: Some(status) })
     }
+}
+
+/// How the CA is reached. The connection bears the proxy's mark, so that a sidecar does not intercept its own question.
+pub fn authority(settings: &Settings, mark: Option<u32>) -> Authority {
+    let roots = match &settings.pilot.root {
+        Root::Pem(pem) => Pem::Text(pem.clone()),
+        Root::File(path) => Pem::File(path.clone()),
+    };
+    let dial: Dial = Arc::new(move |address| Box::pin(async move { dial(&address, mark).await }));
+    settings.ca.authority(roots, dial)
 }

@@ -1,6 +1,6 @@
 //! The pod's identity alone: asked of the CA, renewed, and handed out on the socket, beside a data plane of another make.
 //!
-//! A stock Envoy as a sidecar has its certificates so. It carries no traffic; metrics and readiness are where a sidecar has them.
+//! No Pilot tells it when to renew before the time, so it asks the CA for that. A stock Envoy as a sidecar has its certificates so. It carries no traffic; metrics and readiness are where a sidecar has them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,9 +12,10 @@ use axum::routing::get;
 use runtime::Tasks;
 use runtime::metrics::Metrics;
 use runtime::svid::Svids;
+use runtime::svid::follow::Following;
 
 use crate::daemon::{DaemonError, hand_out};
-use crate::identity::Identity;
+use crate::identity::{Identity, authority};
 use crate::interception;
 use crate::settings::Settings;
 use crate::sockets::{BindError, bind};
@@ -40,6 +41,15 @@ pub async fn run(settings: Settings, leave: impl Future<Output = &'static str>) 
         return Err(DaemonError::NoSocket);
     }
     hand_out(&settings, &identity, &metrics, &background)?;
+    if let Some(status) = &identity.status {
+        let following = Following {
+            authority: authority(&settings, mark),
+            svids: identity.svids.clone(),
+            status: status.clone(),
+            every: settings.ca.check,
+        };
+        background.spawn("trust", following.run(background.token().clone()));
+    }
     for (what, port, router) in [
         ("metrics", settings.ports.metrics, metrics.router()),
         ("readiness", settings.ports.readiness, readiness(identity.svids.clone())),

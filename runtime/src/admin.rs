@@ -41,8 +41,20 @@ pub struct Peer(pub SocketAddr);
 
 /// Serves `router` over HTTP/1.1 on `listener` (plain or [`crate::tls::TlsListener`]) until `stop` is cancelled; then
 /// stops accepting, lets running requests finish within the grace, and returns.
-pub async fn serve<L>(mut listener: L, router: Router, limits: Limits, stop: CancellationToken)
+pub async fn serve<L>(listener: L, router: Router, limits: Limits, stop: CancellationToken)
 where
+    L: Listener<Addr = SocketAddr>,
+{
+    serve_each(listener, |_| router.clone(), limits, stop).await;
+}
+
+/// As [`serve`], with the routes of each connection made for it: by whom its certificate names, for example.
+pub async fn serve_each<L>(
+    mut listener: L,
+    router: impl Fn(&L::Io) -> Router + Send,
+    limits: Limits,
+    stop: CancellationToken,
+) where
     L: Listener<Addr = SocketAddr>,
 {
     let mut builder = Builder::new();
@@ -63,7 +75,7 @@ where
             },
         };
         while connections.try_join_next().is_some() {}
-        let service = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer))));
+        let service = TowerToHyperService::new(router(&io).layer(Extension(Peer(peer))));
         let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {

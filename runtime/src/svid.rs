@@ -22,6 +22,7 @@
 
 mod bundle;
 pub mod client;
+pub mod follow;
 pub mod join;
 mod key;
 pub mod metrics;

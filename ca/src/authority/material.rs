@@ -15,13 +15,13 @@ use runtime::tls::{self, TlsError};
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Authority, Origin, Policy, hex};
+use super::{Authority, Origin, Plan, Policy, hex};
 use crate::csr::Csr;
 
 /// For how long a self-made root holds.
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How far back it holds.
-const ROOT_SKEW: Duration = Duration::from_secs(86_400);
+pub(crate) const ROOT_SKEW: Duration = Duration::from_secs(86_400);
 
 /// An authority's certificate and key with what is above it, all PEM.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Material {
     pub origin: Origin,
     /// How far a rotation of the root is.
     pub rotation: Rotation,
+    /// Whether it goes on.
+    pub plan: Plan,
 }
 
 /// Why an authority cannot be made of it.
@@ -125,6 +127,7 @@ impl Material {
             roots: root.pem(),
             origin: Origin::SelfMade,
             rotation: Rotation::None,
+            plan: Plan::Idle,
         })
     }
 
@@ -171,6 +174,7 @@ impl Material {
             bundle: bundle.map_err(MaterialError::Roots)?,
             origin: self.origin,
             rotation: self.rotation,
+            plan: self.plan,
         };
         authority.certificate.1 = authority.try_out(&intermediates)?;
         Ok(authority)

@@ -71,6 +71,7 @@ fn plugged(change: impl Fn(&mut CertificateParams, &mut CertificateParams)) -> M
         roots: root.pem(),
         origin: Origin::PluggedIn,
         rotation: Rotation::None,
+        plan: Plan::Idle,
     }
 }
 
@@ -202,6 +203,7 @@ fn a_chain_with_a_gap_is_refused_and_one_that_is_whole_is_presented() {
         roots: root.pem(),
         origin: Origin::PluggedIn,
         rotation: Rotation::None,
+        plan: Plan::Idle,
     };
     assert!(refusal(&material(certificate.clone())).contains("no known root vouches"));
     let whole = material(format!("{certificate}{}{}", middle.pem(), root.pem()));

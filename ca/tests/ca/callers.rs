@@ -67,11 +67,20 @@ async fn an_account_of_the_same_name_elsewhere_is_somebody_else() {
 
 /// What the CA issued, in force.
 pub(crate) async fn identity(world: &World, ca: &RunningCa, token: &str) -> (Publisher, Svids) {
+    issued(world, ca, Some(token), &runtime::svid::channel().1).await
+}
+
+/// What the CA issued to who shows `old`, in force.
+pub(crate) async fn renewed(world: &World, ca: &RunningCa, old: &Svids) -> (Publisher, Svids) {
+    issued(world, ca, None, old).await
+}
+
+async fn issued(world: &World, ca: &RunningCa, token: Option<&str>, shown: &Svids) -> (Publisher, Svids) {
     let key = Key::generate(KeyKind::Ed25519).expect("a key");
     let csr = key.request(None).expect("a request");
     let (publisher, svids) = runtime::svid::channel();
     let request = CertificateRequest { csr, validity_duration: 3600, metadata: None };
-    let answer = ca.ask(world, Some(token), &svids, request).await.expect("issued");
+    let answer = ca.ask(world, token, shown, request).await.expect("issued");
     let bundle = Bundle::from_pem(&answer.domains[0], &answer.domains[1..], answer.roots.as_bytes()).expect("roots");
     publisher.publish(Svid::new(answer.chain, key).expect("an SVID"), bundle);
     (publisher, svids)
@@ -137,7 +146,7 @@ async fn a_renamed_trust_domain_gives_its_new_name_to_those_with_the_old_one() {
 }
 
 /// A join token as `meshctl ca issue` makes it.
-fn join_token(world: &World, account: &str, lives: i64) -> String {
+pub(crate) fn join_token(world: &World, account: &str, lives: i64) -> String {
     let token = JoinToken::generate();
     let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(lives);
     let data = [

@@ -16,6 +16,8 @@ use local::api::{
 use mesh_ca::daemon::Ca;
 use mesh_ca::settings::{Flags, Listen, Settings};
 use runtime::Tasks;
+use runtime::authority::{ServingCertificate, serving_certificate};
+use runtime::certificate::Certificate;
 use runtime::exit::Failure;
 use runtime::svid::client::{Answer, Authority, Pem, RequestError, plain_dial};
 use runtime::svid::wire::CertificateRequest;
@@ -28,6 +30,7 @@ use tokio::sync::mpsc;
 
 /// The name in the CA's certificate.
 pub(crate) const SERVER: &str = "mesh-ca.mesh-system.svc";
+const PILOT: &str = "mesh-pilot.mesh-system.svc";
 /// The audience of tokens that are for the CA.
 pub(crate) const AUDIENCE: &str = "mesh-ca";
 pub(crate) const REVIEWS: &str = "spiffe://cluster.local/ns/default/sa/reviews";
@@ -59,6 +62,8 @@ impl Clock for SetClock {
 pub(crate) struct World {
     directory: TempDir,
     api: Arc<Api>,
+    /// The serving certificate of CAs and Pilots, as an installation makes it.
+    serving: ServingCertificate,
     _tasks: Tasks,
 }
 
@@ -74,7 +79,8 @@ impl World {
         let tasks = Tasks::new();
         local::api::serve(&api, vec![listener], &tasks).expect("served");
         local::api::kubeconfig::write(&directory.path().join("kubeconfig"), "test", port, api.pki()).expect("written");
-        let world = World { directory, api, _tasks: tasks };
+        let serving = serving_certificate(&[SERVER, PILOT], Duration::from_secs(3600)).expect("a certificate");
+        let world = World { directory, api, serving, _tasks: tasks };
         world.create("namespaces", json!({"metadata": {"name": "mesh-system"}}));
         world.account("default", "reviews");
         world
@@ -94,6 +100,51 @@ impl World {
 
     pub(crate) fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         self.api.store().get(resource, namespace, name).ok()
+    }
+
+    /// A pod that runs, at this machine's address.
+    pub(crate) fn pod(&self, namespace: &str, name: &str, account: &str, app: &str) {
+        self.create(
+            "pods",
+            json!({
+                "metadata": {"namespace": namespace, "name": name, "labels": {"app": app}},
+                "spec": {"serviceAccountName": account, "containers": [{"name": "app", "image": "none"}]},
+                "status": {"phase": "Running", "podIP": "127.0.0.1"},
+            }),
+        );
+    }
+
+    /// The token that a pod's proxy shows to the CA.
+    pub(crate) fn pod_token(&self, namespace: &str, account: &str, pod: &str) -> String {
+        let request = TokenRequest {
+            namespace: namespace.to_owned(),
+            service_account: account.to_owned(),
+            audiences: vec![AUDIENCE.to_owned()],
+            pod: Some(pod.to_owned()),
+            ..TokenRequest::default()
+        };
+        self.api.tokens().issue(self.api.store(), &request).expect("a token").token
+    }
+
+    /// The root of the serving certificates.
+    pub(crate) fn root(&self) -> String {
+        self.serving.ca_pem.clone()
+    }
+
+    /// A directory with the serving certificate, as a CA has it mounted.
+    pub(crate) fn certificates(&self) -> PathBuf {
+        let path = self.directory.path().join(format!("certificates-{}", rand_name()));
+        std::fs::create_dir(&path).expect("a directory");
+        let made = &self.serving;
+        for (file, text) in [("tls.crt", &made.cert_pem), ("tls.key", &made.key_pem), ("ca.crt", &made.ca_pem)] {
+            std::fs::write(path.join(file), text).expect("written");
+        }
+        path
+    }
+
+    /// What leads a process to the API.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("kubeconfig")
     }
 
     /// A token of a service account.
@@ -124,7 +175,7 @@ impl World {
     }
 
     pub(crate) async fn client(&self) -> kube::Client {
-        let file = Kubeconfig::read_from(self.directory.path().join("kubeconfig")).expect("a kubeconfig");
+        let file = Kubeconfig::read_from(self.kubeconfig()).expect("a kubeconfig");
         let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
         kube::Client::try_from(config.expect("a usable one")).expect("a client")
     }
@@ -140,20 +191,15 @@ impl World {
         clock: Arc<SetClock>,
         change: impl FnOnce(&mut Settings),
     ) -> Result<RunningCa, Failure> {
-        let made =
-            runtime::authority::serving_certificate(&[SERVER], Duration::from_secs(3600)).expect("a certificate");
-        let certificates = tempfile::tempdir_in(self.directory.path()).expect("a directory");
-        for (file, text) in [("tls.crt", &made.cert_pem), ("tls.key", &made.key_pem), ("ca.crt", &made.ca_pem)] {
-            std::fs::write(certificates.path().join(file), text).expect("written");
-        }
+        let certificates = self.certificates();
         let anywhere: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let flags = Flags { kubeconfig: None, listen: anywhere.ip() };
         let mut settings = Settings::read(flags, &runtime::settings::Env::of([])).expect("defaults");
         settings.listen = Listen { csr: anywhere, debug: anywhere };
-        settings.certificates = certificates.path().to_owned();
+        settings.certificates = certificates.clone();
         change(&mut settings);
         let ca = Ca::start(settings, self.client().await, clock).await?;
-        Ok(RunningCa { ca, root: made.ca_pem, _certificates: certificates })
+        Ok(RunningCa { ca, root: self.root(), certificates })
     }
 
     /// Writes a token where a client reads it.
@@ -171,7 +217,7 @@ fn rand_name() -> String {
 pub(crate) struct RunningCa {
     pub(crate) ca: Ca,
     pub(crate) root: String,
-    _certificates: TempDir,
+    certificates: PathBuf,
 }
 
 impl RunningCa {
@@ -201,6 +247,11 @@ impl RunningCa {
     pub(crate) async fn ask_by_token(&self, world: &World, token: &str) -> Result<Answer, RequestError> {
         let (_publisher, svids) = runtime::svid::channel();
         self.ask(world, Some(token), &svids, request(None)).await
+    }
+
+    /// The serving certificate, which is good for Pilot too.
+    pub(crate) fn certificate(&self) -> Certificate {
+        Certificate::load(&self.certificates).expect("it is good")
     }
 
     pub(crate) async fn stop(self) {

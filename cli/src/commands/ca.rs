@@ -4,7 +4,7 @@ mod rotate;
 
 use std::time::Duration;
 
-use api::messages::AuthorityStatus;
+use api::messages::{AuthorityStatus, Rotation};
 use api::names::{JOIN_TOKEN_TYPE, SYSTEM_NAMESPACE};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,7 +29,7 @@ Examples:
   meshctl ca status
   # One workload's certificate
   meshctl ca inspect deploy/reviews-v1
-  # Another root, without an interruption
+  # Another root, without an interruption; the CA goes on by itself if this is interrupted
   meshctl ca rotate root --wait
   # Let a machine outside of the cluster join as a service account
   meshctl ca issue --service-account default/batch > token";
@@ -114,6 +114,9 @@ fn status(app: &App, format: &Format) -> Result<(), Error> {
         Format::Name => answers.iter().try_for_each(|answer| app.ui.line(&answer.ca))?,
         Format::Table | Format::Wide => table(app, &answers, *format == Format::Wide)?,
     }
+    if let Some(rotating) = answers.iter().find(|answer| answer.is_rotating || answer.rotation != Rotation::None) {
+        app.ui.say(&under_way(rotating));
+    }
     let mut bundles: Vec<&str> = answers.iter().map(|answer| answer.bundle.as_str()).collect();
     bundles.dedup();
     if bundles.len() > 1 {
@@ -122,6 +125,29 @@ fn status(app: &App, format: &Format) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// What a person is told of a rotation.
+fn under_way(status: &AuthorityStatus) -> String {
+    let stage = match status.rotation {
+        Rotation::None => "the old root is gone".to_owned(),
+        stage => format!("stage: {}", rotate::stage_word(stage)),
+    };
+    if !status.is_rotating {
+        return format!("a rotation of the root was left in the middle ({stage}): `meshctl ca rotate root` goes on");
+    }
+    match status.waiting {
+        0 => format!("the root is being rotated ({stage})"),
+        _ => format!("the root is being rotated ({stage}); waiting for {}", rotate::who(status)),
+    }
+}
+
+/// What the first CA says.
+async fn first_status(cluster: &Cluster) -> Result<AuthorityStatus, Error> {
+    match mesh::cas(cluster).await?.first_mut() {
+        Some(ca) => ca.connection.get("/v1/authority").await,
+        None => Err(Error::unreachable("there is no CA")),
+    }
 }
 
 fn table(app: &App, answers: &[AuthorityStatus], is_wide: bool) -> Result<(), Error> {

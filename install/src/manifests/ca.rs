@@ -25,7 +25,7 @@ pub(super) fn render(values: &Values) -> Vec<Value> {
     ]
 }
 
-/// Whose tokens they are, and whether a service account still exists, is all that it asks about the cluster.
+/// Whose tokens they are, and whether a service account or a pod still exists, is all that it asks about the cluster.
 fn cluster_role(values: &Values) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -33,18 +33,23 @@ fn cluster_role(values: &Values) -> Value {
         "metadata": cluster_metadata(CA, values),
         "rules": [
             {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
-            {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["serviceaccounts", "pods"], "verbs": ["get"]},
         ],
     })
 }
 
-/// Its own keys and the join tokens are Secrets of the control plane's namespace.
+/// Its own keys and the join tokens are Secrets of the control plane's namespace; who holds certificates is in a ConfigMap
+/// there, and a rotation of the root asks the Pilots and CAs that there are.
 fn role(values: &Values) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": metadata(CA, values),
-        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "update", "delete"]}],
+        "rules": [
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "update", "delete"]},
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "update"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        ],
     })
 }
 

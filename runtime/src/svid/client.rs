@@ -22,12 +22,16 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use super::Svids;
-use super::wire::{CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, TRUST_DOMAINS};
+use super::wire::{
+    CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, TRUST, TRUST_DOMAINS, TrustRequest, TrustResponse,
+};
 use crate::settings::{Env, SettingError};
 use crate::tls::{self, TlsError};
 
 /// How long one request may take, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the CA is asked for other roots, unless it is said.
+const CHECK: Duration = Duration::from_secs(30);
 /// Largest answer: a chain and a bundle of roots.
 const LARGEST_ANSWER: usize = 1 << 20;
 
@@ -74,21 +78,24 @@ pub struct CaSettings {
     pub server_name: String,
     /// The file with the token that is shown to it.
     pub token_file: PathBuf,
+    /// How often it is asked for other roots by a process that is not connected to Pilot.
+    pub check: Duration,
 }
 
 impl CaSettings {
-    /// Reads `MESH_CA_ADDRESS`, `MESH_CA_SERVER_NAME` and `MESH_CA_TOKEN_FILE`.
+    /// Reads `MESH_CA_ADDRESS`, `MESH_CA_SERVER_NAME`, `MESH_CA_TOKEN_FILE` and `MESH_CA_CHECK_SECONDS`.
     ///
     /// # Errors
     ///
-    /// When one is not text.
+    /// When one makes no sense.
     pub fn read(env: &Env) -> Result<Self, SettingError> {
         let default = format!("{CA}.{SYSTEM_NAMESPACE}.svc:{}", ca_port::CSR);
         let address = env.text_or("MESH_CA_ADDRESS", &default)?;
         let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
         let server_name = env.text_or("MESH_CA_SERVER_NAME", host.trim_matches(['[', ']']))?;
         let token_file = env.text_or("MESH_CA_TOKEN_FILE", &format!("{PROXY_DIR}/{CA_TOKEN_FILE}"))?.into();
-        Ok(CaSettings { address, server_name, token_file })
+        let check = env.seconds_or("MESH_CA_CHECK_SECONDS", CHECK)?.max(Duration::from_secs(1));
+        Ok(CaSettings { address, server_name, token_file, check })
     }
 
     /// How it is reached.
@@ -187,6 +194,24 @@ impl Authority {
         tokio::time::timeout(TIMEOUT, asking).await.map_err(|_| slow())?
     }
 
+    /// Asks which roots and which issuer are in force.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer; [`tonic::Code::Unimplemented`] of a CA of another make.
+    pub async fn trust(&self, svids: &Svids) -> Result<TrustResponse, RequestError> {
+        let asking = Box::pin(async {
+            let mut grpc = Grpc::new(self.connect(svids).await?).max_decoding_message_size(LARGEST_ANSWER);
+            grpc.ready().await.map_err(|source| RequestError::Connect { address: self.address.clone(), source })?;
+            let codec = ProstCodec::<TrustRequest, TrustResponse>::new();
+            let path = http::uri::PathAndQuery::from_static(TRUST);
+            let answer = grpc.unary(tonic::Request::new(TrustRequest {}), path, codec).await;
+            answer.map(tonic::Response::into_inner).map_err(|status| refused(&status))
+        });
+        let slow = || RequestError::Slow { address: self.address.clone() };
+        tokio::time::timeout(TIMEOUT, asking).await.map_err(|_| slow())?
+    }
+
     async fn ask(&self, svids: &Svids, request: CertificateRequest) -> Result<Answer, RequestError> {
         let token = self.token()?;
         let mut request = tonic::Request::new(request);
@@ -194,10 +219,6 @@ impl Authority {
             request.metadata_mut().insert("authorization", token);
         }
         let mut grpc = Grpc::new(self.connect(svids).await?).max_decoding_message_size(LARGEST_ANSWER);
-        let refused = |status: &tonic::Status| RequestError::Refused {
-            code: status.code(),
-            message: status.message().to_owned(),
-        };
         grpc.ready().await.map_err(|source| RequestError::Connect { address: self.address.clone(), source })?;
         let codec = ProstCodec::<CertificateRequest, CertificateResponse>::new();
         let path = http::uri::PathAndQuery::from_static(CREATE_CERTIFICATE);
@@ -253,6 +274,10 @@ pub async fn connect_tls(
     let stream = dialing.await?;
     stream.set_nodelay(true)?;
     TlsConnector::from(config).connect(name, stream).await
+}
+
+fn refused(status: &tonic::Status) -> RequestError {
+    RequestError::Refused { code: status.code(), message: status.message().to_owned() }
 }
 
 fn answer(response: CertificateResponse, domains: Vec<TrustDomain>) -> Result<Answer, RequestError> {

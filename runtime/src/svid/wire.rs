@@ -7,6 +7,8 @@ use std::collections::HashMap;
 pub const CREATE_CERTIFICATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 /// Path of the method of 2017.
 pub const HANDLE_CSR: &str = "/istio.v1.auth.IstioCAService/HandleCSR";
+/// Path of our own method by which a holder of a certificate learns that it is to renew before its time.
+pub const TRUST: &str = "/meshctl.ca.v1.Trust/Current";
 /// Response metadata that names our trust domain and then its other names, between commas.
 pub const TRUST_DOMAINS: &str = "x-mesh-trust-domains";
 /// What a join token begins with, by which it is told from a service account's.
@@ -40,6 +42,21 @@ pub struct CertificateResponse {
     /// PEM: the leaf, then intermediates, then the roots as the last element.
     #[prost(string, repeated, tag = "1")]
     pub cert_chain: Vec<String>,
+}
+
+/// Asks what is in force at the CA.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TrustRequest {}
+
+/// What is in force at the CA.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct TrustResponse {
+    /// Version of the roots.
+    #[prost(string, tag = "1")]
+    pub bundle: String,
+    /// The key that signs, in hexadecimal.
+    #[prost(string, tag = "2")]
+    pub issuer: String,
 }
 
 /// `CsrRequest` of 2017.
