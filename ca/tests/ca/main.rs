@@ -3,6 +3,7 @@
 mod callers;
 mod hostile;
 mod keys;
+mod killed;
 mod renewal;
 mod rotation;
 mod world;

@@ -14,6 +14,7 @@ mod injection;
 mod ipv6;
 mod life;
 mod mutual_tls;
+mod openssl;
 mod operators;
 mod output;
 mod pods;
@@ -23,6 +24,7 @@ mod routing;
 mod shares;
 mod telemetry;
 mod traffic;
+mod trust_domain;
 
 use std::process::ExitCode;
 
@@ -70,9 +72,11 @@ fn main() -> ExitCode {
         mutual_tls::nothing_of_a_request_is_seen_between_pods,
         mutual_tls::a_stranger_is_served_until_it_is_strict_and_was_named_before,
         mutual_tls::what_a_pod_sends_to_itself_or_to_an_address_is_plain_and_works,
+        openssl::openssl_is_served_with_a_certificate_of_the_ca_and_refused_without,
         mutual_tls::roles_decide_by_identity,
         mutual_tls::while_modes_flip_no_request_fails,
         mutual_tls::without_the_ca_traffic_goes_on,
+        trust_domain::a_trust_domain_is_renamed_without_an_outage,
         injection::the_webhook_gives_what_kube_inject_gives_offline,
         probes::probes_by_http_tcp_and_grpc_reach_an_intercepted_application,
         probes::a_pod_that_ends_does_so_with_its_sidecar_of_either_kind,
