@@ -77,36 +77,82 @@ fn decision(bencher: Bencher<'_, '_>, routes: usize) {
 /// New endpoints for one cluster of many, with the tables before still in use.
 #[divan::bench(args = [10, 10_000], sample_count = 20, sample_size = 50)]
 fn new_endpoints(bencher: Bencher<'_, '_>, clusters: usize) {
-    use engine::proto::{cluster, core, endpoint};
     let mut compiler = compiler(0);
-    let ads = core::ConfigSource {
-        resource_api_version: core::ApiVersion::V3.into(),
-        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})),
-        ..Default::default()
-    };
-    let body = |name: &str| -> Bytes {
-        endpoint::ClusterLoadAssignment { cluster_name: name.to_owned(), ..Default::default() }.encode_to_vec().into()
-    };
     for nth in 0..clusters {
         let name = format!("c{nth}");
-        let message = cluster::Cluster {
-            name: name.clone(),
-            cluster_discovery_type: Some(cluster::cluster::ClusterDiscoveryType::Type(3)),
-            eds_cluster_config: Some(cluster::cluster::EdsClusterConfig {
-                eds_config: Some(ads.clone()),
-                service_name: String::new(),
-            }),
-            ..Default::default()
-        };
-        compiler.update(Kind::Cluster, &name, "1", &message.encode_to_vec().into()).expect(&name);
-        compiler.update(Kind::Endpoints, &name, "1", &body(&name)).expect(&name);
+        compiler.update(Kind::Cluster, &name, "1", &by_discovery(&name)).expect(&name);
+        compiler.update(Kind::Endpoints, &name, "1", &assignment(&name, 0, 0)).expect(&name);
     }
-    let one = body("c3");
+    let one = assignment("c3", 0, 0);
     bencher.bench_local(|| {
         let before = compiler.tables();
         compiler.update(Kind::Endpoints, "c3", "2", &one).expect("endpoints");
         (before, compiler.tables())
     });
+}
+
+/// One endpoint of ten thousand in the mesh is another: each cluster has so many of them, and the tables before are still
+/// in use.
+#[divan::bench(args = [10, 100, 10_000], sample_count = 20, sample_size = 20)]
+fn one_endpoint_of_ten_thousand(bencher: Bencher<'_, '_>, of_each: u32) {
+    let mut compiler = compiler(0);
+    for nth in 0..10_000 / of_each {
+        let name = format!("c{nth}");
+        compiler.update(Kind::Cluster, &name, "1", &by_discovery(&name)).expect(&name);
+        compiler.update(Kind::Endpoints, &name, "1", &assignment(&name, of_each, 0)).expect(&name);
+    }
+    let bodies = [assignment("c0", of_each, 1), assignment("c0", of_each, 0)];
+    let mut turn = 0;
+    bencher.bench_local(|| {
+        let before = compiler.tables();
+        turn = 1 - turn;
+        compiler.update(Kind::Endpoints, "c0", "2", &bodies[turn]).expect("endpoints");
+        (before, compiler.tables())
+    });
+}
+
+/// A cluster whose endpoints come by themselves.
+fn by_discovery(name: &str) -> Bytes {
+    use engine::proto::{cluster, core};
+    let ads = core::ConfigSource {
+        resource_api_version: core::ApiVersion::V3.into(),
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})),
+        ..Default::default()
+    };
+    let message = cluster::Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(cluster::cluster::ClusterDiscoveryType::Type(3)),
+        eds_cluster_config: Some(cluster::cluster::EdsClusterConfig {
+            eds_config: Some(ads),
+            service_name: String::new(),
+        }),
+        ..Default::default()
+    };
+    message.encode_to_vec().into()
+}
+
+/// So many endpoints, the first of which is at a port of its own.
+fn assignment(cluster: &str, count: u32, port: u32) -> Bytes {
+    use engine::proto::{core, endpoint};
+    let at = |nth: u32| {
+        let address = core::SocketAddress {
+            address: std::net::Ipv4Addr::from(0x0a00_0000 + nth).to_string(),
+            port_specifier: Some(core::socket_address::PortSpecifier::PortValue(
+                9080 + if nth == 0 { port } else { 0 },
+            )),
+            ..Default::default()
+        };
+        let address = core::Address { address: Some(core::address::Address::SocketAddress(address)) };
+        let endpoint = endpoint::Endpoint { address: Some(address), ..Default::default() };
+        endpoint::LbEndpoint {
+            host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+            ..Default::default()
+        }
+    };
+    let locality = endpoint::LocalityLbEndpoints { lb_endpoints: (0..count).map(at).collect(), ..Default::default() };
+    let endpoints = if count == 0 { Vec::new() } else { vec![locality] };
+    let message = endpoint::ClusterLoadAssignment { cluster_name: cluster.to_owned(), endpoints, ..Default::default() };
+    message.encode_to_vec().into()
 }
 
 #[divan::bench(args = ["/reviews/0?a=b", "/a/./b/../%63//d"])]

@@ -43,6 +43,7 @@ pub use error::{ApiError, ApiResult, Reason};
 pub use operations::{Caller, ObjectKey, PatchTarget};
 pub use patch::PatchKind;
 pub use pki::{Pki, PkiError};
+pub use request::fuzz as fuzz_request;
 pub use resources::{Resource, Resources, Scale, Version};
 pub use selector::Selection;
 pub use server::serve;

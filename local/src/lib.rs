@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod controllers;
+pub mod fuzz;
 mod node;
 pub mod platform;
 pub mod supervisor;

@@ -41,9 +41,10 @@ pub use images::{Images, ImagesError};
 pub(crate) use launcher::{Launcher, fork_launcher, wire};
 pub(crate) use network::{API_ADDRESS, Network, set_up_root};
 use pod::{Wish, Worker};
+pub(crate) use probe_grpc::fuzz as fuzz_health;
 pub(crate) use probe_tls::ProbeTls;
 pub use programs::changed_programs;
-pub(crate) use services::{FromHost, HostSockets, OpenPort, ServicesError, start as start_services};
+pub(crate) use services::{FromHost, HostSockets, OpenPort, ServicesError, fuzz_dns, start as start_services};
 pub(crate) use streams::NodeStreams;
 pub(crate) use volumes::Tokens;
 

@@ -110,6 +110,24 @@ fn injected(request: &AdmissionRequest<DynamicObject>, injection: &Injection) ->
     }
 }
 
+/// For the fuzzer: a review from any bytes. What is injected has its sidecar, and is not injected again.
+pub fn fuzz(bytes: &[u8]) {
+    let injection = Injection::new(install::Images::of_version("1"), "a root");
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    let answered = answer(&headers, bytes, |request| {
+        if let Some(Ok(pod)) = request.object.as_ref().map(serde_json::to_value)
+            && let Ok(Outcome::Injected(with_sidecar)) = inject_pod(&pod, &injection)
+        {
+            let again = inject_pod(&with_sidecar, &injection);
+            assert!(matches!(again, Ok(Outcome::Skipped(_))), "{again:?}");
+        }
+        let _ = validated(request);
+        injected(request, &injection)
+    });
+    assert!(!answered.status().is_server_error(), "an answer can be written");
+}
+
 /// A pod has no name yet when a controller leaves that to the API server.
 fn name_of(pod: &Value) -> &str {
     let metadata = pod.get("metadata").unwrap_or(&Value::Null);

@@ -1,123 +1,172 @@
-//! A CA that is killed while it issues: as a process, as it runs in a pod.
+//! A CA that is killed while it issues: the program itself, and a Kubernetes API that keeps it waiting.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_ca::holders::{Holder, Ledger};
-use runtime::svid::client::{Answer, Authority, Pem, plain_dial};
-use tokio::net::TcpStream;
+use runtime::Tasks;
+use runtime::svid::client::{Authority, Pem, plain_dial};
+use runtime::svid::renew::{Renewal, Status};
+use runtime::svid::{KeyKind, Leaf, channel};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::sync::{Notify, watch};
 
-use crate::callers::join_token;
-use crate::world::{REVIEWS, SERVER, World, id_of, request};
+use crate::world::{AUDIENCE, REVIEWS, SERVER, World, id_of};
 
-/// The CA's program, ended with this.
-struct Process(Child);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A review of a token is larger than anything that the CA asks of the API by itself.
+const REVIEW: usize = 700;
 
-impl Process {
-    /// Starts it at an address of its own of the loopback network, and waits until it listens.
-    async fn start(world: &World, address: IpAddr) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-ca"));
-        command.arg("--kubeconfig").arg(world.kubeconfig()).arg("--listen").arg(address.to_string());
-        command.env("MESH_CA_CERTS", world.certificates()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Process(command.spawn().expect("it starts"));
-        let csr = SocketAddr::new(address, api::names::ca_port::CSR);
-        let listens = async {
-            while TcpStream::connect(csr).await.is_err() {
-                tokio::task::yield_now().await;
-            }
+/// Passes bytes between the CA and the API, until it is told to keep those of a review back.
+struct Gate {
+    address: SocketAddr,
+    shut: watch::Sender<bool>,
+    knocked: Arc<Notify>,
+}
+
+impl Gate {
+    async fn to(api: SocketAddr, tasks: &Tasks) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let gate = Gate {
+            address: listener.local_addr().expect("an address"),
+            shut: watch::channel(false).0,
+            knocked: Arc::default(),
         };
-        tokio::time::timeout(Duration::from_secs(30), listens).await.expect("it listens");
-        process
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("it has ended");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Whoever asks while the CA dies gets its certificate from the next one, or from this one before; never from both by the same
-/// token. Each certificate that was handed out is written down, so that no rotation forgets who holds it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ca_that_is_killed_while_it_issues_has_written_down_what_it_handed_out() {
-    const ASKING: usize = 24;
-    let world = World::start().await;
-    // An address of the loopback network for this test alone: the ports are those of every CA.
-    let [a, b] = (std::process::id() as u16).to_be_bytes();
-    let address = IpAddr::from([127, 83, a, b.max(1)]);
-    let authority = Authority {
-        address: SocketAddr::new(address, api::names::ca_port::CSR).to_string(),
-        server_name: SERVER.to_owned(),
-        roots: Pem::Text(world.root()),
-        token_file: None,
-        dial: plain_dial(),
-    };
-    let handed_out: Arc<Mutex<BTreeSet<String>>> = Arc::default();
-    let mut first = Process::start(&world, address).await;
-    let tasks = runtime::Tasks::new();
-    for at in 0..ASKING {
-        // Half of them have a token that works once.
-        let token =
-            if at % 2 == 0 { join_token(&world, "reviews", 600) } else { world.token("default", "reviews", "mesh-ca") };
-        let authority = Authority { token_file: Some(world.token_file(&token)), ..authority.clone() };
-        let handed_out = Arc::clone(&handed_out);
-        tasks.spawn_until_cancelled("caller", async move {
-            let (_publisher, svids) = runtime::svid::channel();
+        let (shut, knocked, all) = (gate.shut.clone(), Arc::clone(&gate.knocked), tasks.clone());
+        tasks.spawn_until_cancelled("gate", async move {
             loop {
-                match authority.request(&svids, request(None)).await {
-                    Ok(answer) => {
-                        note(&handed_out, &answer);
-                        // Whoever may ask again does: the CA is to die while it issues.
-                        if at % 2 == 0 {
-                            return;
-                        }
-                    }
-                    // A token that was used up by a CA that died before it could answer is lost, and gives nothing.
-                    Err(error) if error.to_string().contains("was used before") => return,
-                    Err(_) => tokio::task::yield_now().await,
-                }
+                let (near, _) = listener.accept().await.expect("accepts");
+                let far = TcpStream::connect(api).await.expect("the API is there");
+                let (shut, knocked) = (shut.subscribe(), Arc::clone(&knocked));
+                all.spawn_until_cancelled("gate connection", pass(near, far, shut, knocked));
             }
         });
+        gate
     }
-    let enough = |count: usize| {
-        let handed_out = Arc::clone(&handed_out);
-        async move {
-            while handed_out.lock().expect("not poisoned").len() < count {
-                tokio::task::yield_now().await;
+}
+
+async fn pass(near: TcpStream, far: TcpStream, mut shut: watch::Receiver<bool>, knocked: Arc<Notify>) {
+    let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.into_split(), far.into_split());
+    let there = async {
+        let mut bytes = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = near_in.read(&mut bytes).await {
+            if *shut.borrow() && count > REVIEW {
+                knocked.notify_one();
+                let _ = shut.wait_for(|is_shut| !is_shut).await;
+            }
+            if far_out.write_all(&bytes[..count]).await.is_err() {
+                return;
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), enough(ASKING)).await.expect("it issues");
-    first.kill();
-    let before = handed_out.lock().expect("not poisoned").clone();
-    let ledger = recorded(&world);
-    let missing: Vec<_> = before.iter().filter(|serial| ledger.get(&Holder::leaf(serial)).is_none()).collect();
-    assert!(missing.is_empty(), "{} of {} are not written down: {missing:?}", missing.len(), before.len());
-    let root = world.get("secrets", "mesh-system", "mesh-ca-root").expect("it is kept");
-
-    let _second = Process::start(&world, address).await;
-    tokio::time::timeout(Duration::from_secs(30), enough(before.len() + ASKING)).await.expect("the next one issues");
-    tasks.stop(Duration::from_secs(20)).await.expect("they end");
-    assert_eq!(world.get("secrets", "mesh-system", "mesh-ca-root"), Some(root), "with the same root");
+    let back = async {
+        let _ = tokio::io::copy(&mut far_in, &mut near_out).await;
+    };
+    tokio::select! { () = there => {}, () = back => {} }
 }
 
-fn note(handed_out: &Mutex<BTreeSet<String>>, answer: &Answer) {
-    assert_eq!(id_of(answer), REVIEWS);
-    let leaf = runtime::svid::Leaf::read(&answer.chain[0]).expect("an SVID");
-    handed_out.lock().expect("not poisoned").insert(leaf.peer.serial);
+/// The program, at an address of its own.
+struct Process {
+    child: Child,
+    address: SocketAddr,
 }
 
-fn recorded(world: &World) -> Ledger {
-    let map = world.get("configmaps", "mesh-system", "mesh-ca-holders").expect("there are records");
-    map["data"]["holders"].as_str().expect("text").parse().expect("records")
+impl Process {
+    async fn start(kubeconfig: &Path, certificates: &Path, ip: Ipv4Addr) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-ca"));
+        command.arg("--kubeconfig").arg(kubeconfig).args(["--listen", &ip.to_string()]).env_clear();
+        command.env("MESH_CA_CERTS", certificates).stdin(Stdio::null()).kill_on_drop(true);
+        let child = command.spawn().expect("it starts");
+        let address = SocketAddr::from((ip, api::names::ca_port::CSR));
+        let listening = async {
+            while TcpStream::connect(address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, listening).await.expect("it listens");
+        Process { child, address }
+    }
+
+    async fn kill(mut self) {
+        self.child.kill().await.expect("it is killed");
+    }
+}
+
+/// The files of a serving certificate; gives their root.
+fn certificates(directory: &Path) -> String {
+    let made = runtime::authority::serving_certificate(&[SERVER], Duration::from_secs(3600)).expect("a certificate");
+    for (file, text) in [("tls.crt", &made.cert_pem), ("tls.key", &made.key_pem), ("ca.crt", &made.ca_pem)] {
+        std::fs::write(directory.join(file), text).expect("written");
+    }
+    made.ca_pem
+}
+
+/// A kubeconfig that leads through the gate.
+fn through(world: &World, gate: &Gate, directory: &Path) -> PathBuf {
+    let text = std::fs::read_to_string(world.kubeconfig()).expect("a kubeconfig");
+    let port = world.api_address().port();
+    let path = directory.join("kubeconfig");
+    std::fs::write(&path, text.replace(&format!(":{port}"), &format!(":{}", gate.address.port()))).expect("written");
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ca_that_is_killed_while_it_issues_leaves_one_identity_and_its_state_whole() {
+    let world = World::start().await;
+    let tasks = Tasks::new();
+    let gate = Gate::to(world.api_address(), &tasks).await;
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let root = certificates(directory.path());
+    let kubeconfig = through(&world, &gate, directory.path());
+    // No other process of this machine is likely to be at this address.
+    let [a, b] = (std::process::id() as u16).to_be_bytes();
+    let ip = Ipv4Addr::new(127, 77, a, b.clamp(1, 254));
+    let first = Process::start(&kubeconfig, directory.path(), ip).await;
+    let kept = world.get("secrets", "mesh-system", "mesh-ca-root").expect("its root is kept");
+
+    // A daemon asks, and the CA is killed while it asks the API who that is.
+    gate.shut.send_replace(true);
+    let authority = Authority {
+        address: first.address.to_string(),
+        server_name: SERVER.to_owned(),
+        roots: Pem::Text(root),
+        token_file: Some(world.token_file(&world.token("default", "reviews", AUDIENCE))),
+        dial: plain_dial(),
+    };
+    let (publisher, svids) = channel();
+    let status = Status::default();
+    let renewal = Renewal {
+        authority: authority.clone(),
+        account: ("default".to_owned(), "reviews".to_owned()),
+        key: KeyKind::P256,
+        lifetime: None,
+        publisher,
+        status: status.clone(),
+    };
+    tasks.spawn("identity", renewal.run(tasks.token().clone()));
+    tokio::time::timeout(PATIENCE, gate.knocked.notified()).await.expect("the CA asks who it is");
+    assert_eq!(status.progress().renewals + status.progress().failures, 0, "the request is in flight");
+    first.kill().await;
+    tokio::time::timeout(PATIENCE, status.first_outcome()).await.expect("it is noticed");
+    assert!(svids.current().is_none(), "nothing was issued");
+    gate.shut.send_replace(false);
+
+    // The next one goes on: the daemon asks again by itself, and has one identity.
+    let second = Process::start(&kubeconfig, directory.path(), ip).await;
+    let svid = tokio::time::timeout(PATIENCE, svids.ready()).await.expect("it has one");
+    assert_eq!(svid.id.as_str(), REVIEWS);
+    assert_eq!(status.progress().renewals, 1, "exactly one");
+    let now = world.get("secrets", "mesh-system", "mesh-ca-root").expect("its root is kept");
+    assert_eq!(now["data"], kept["data"], "with the root of before");
+    let request = crate::world::request(None);
+    let answer = authority.request(&svids, request).await.expect("issued");
+    assert_eq!(id_of(&answer), REVIEWS);
+    let leaf = Leaf::read(&answer.chain[0]).expect("an SVID");
+    assert_ne!(leaf.peer.serial, svid.serial, "no number is given twice");
+    second.kill().await;
+    tasks.stop(Duration::from_secs(5)).await.expect("everything ends");
 }

@@ -61,6 +61,7 @@ impl Clock for SetClock {
 
 pub(crate) struct World {
     directory: TempDir,
+    address: SocketAddr,
     api: Arc<Api>,
     /// The serving certificate of CAs and Pilots, as an installation makes it.
     serving: ServingCertificate,
@@ -75,12 +76,13 @@ impl World {
         let config = ApiConfig { pki: directory.path().join("pki") };
         let api = Api::open(store, &config, Arc::new(NoNode)).expect("an API");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let port = listener.local_addr().expect("an address").port();
+        let address = listener.local_addr().expect("an address");
         let tasks = Tasks::new();
         local::api::serve(&api, vec![listener], &tasks).expect("served");
-        local::api::kubeconfig::write(&directory.path().join("kubeconfig"), "test", port, api.pki()).expect("written");
+        local::api::kubeconfig::write(&directory.path().join("kubeconfig"), "test", address.port(), api.pki())
+            .expect("written");
         let serving = serving_certificate(&[SERVER, PILOT], Duration::from_secs(3600)).expect("a certificate");
-        let world = World { directory, api, serving, _tasks: tasks };
+        let world = World { directory, address, api, serving, _tasks: tasks };
         world.create("namespaces", json!({"metadata": {"name": "mesh-system"}}));
         world.account("default", "reviews");
         world
@@ -172,6 +174,15 @@ impl World {
         let encoding = jsonwebtoken::EncodingKey::from_ec_pem(pki.token_key.as_bytes()).expect("a key");
         let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
         jsonwebtoken::encode(&header, &claims, &encoding).expect("signed")
+    }
+
+    /// Where the API listens.
+    pub(crate) fn api_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("kubeconfig")
     }
 
     pub(crate) async fn client(&self) -> kube::Client {

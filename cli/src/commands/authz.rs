@@ -28,6 +28,7 @@ Examples:
 
 /// Arguments of `authz`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct AuthzArgs {
     #[command(subcommand)]
     command: AuthzCommand,

@@ -34,6 +34,29 @@ Examples:
   # Let a machine outside of the cluster join as a service account
   meshctl ca issue --service-account default/batch > token";
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  # Every CA: what it signs with, until when, and how many certificates it has issued
+  meshctl ca status
+  # The roots with their fingerprints
+  meshctl ca status -o wide
+  # When the roots expire, for a program
+  meshctl ca status -o json";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  # Whose certificate a workload has, until when, and whom it trusts
+  meshctl ca inspect deploy/reviews-v1
+  # A pod of another namespace, for a program
+  meshctl ca inspect reviews-v1-7c9f4.shop -o json";
+
+const ISSUE_EXAMPLES: &str = "\
+Examples:
+  # A token for a machine that may be default/batch; the machine has an hour to use it
+  meshctl ca issue --service-account default/batch > token
+  # The same with what the machine must know, for a program
+  meshctl ca issue --service-account default/batch --ttl 10m -o json";
+
 /// Arguments of `ca`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -56,6 +79,7 @@ enum Command {
 
 /// Arguments of `ca status`.
 #[derive(Debug, Args)]
+#[command(after_help = STATUS_EXAMPLES)]
 struct StatusArgs {
     /// Format of the answer: table|wide|json|yaml|name|jsonpath=TEMPLATE
     #[arg(short = 'o', long, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
@@ -64,6 +88,7 @@ struct StatusArgs {
 
 /// Arguments of `ca inspect`.
 #[derive(Debug, Args)]
+#[command(after_help = INSPECT_EXAMPLES)]
 struct InspectArgs {
     /// POD, POD.NAMESPACE, or deploy/NAME
     #[arg(value_name = "POD")]
@@ -75,6 +100,7 @@ struct InspectArgs {
 
 /// Arguments of `ca issue`.
 #[derive(Debug, Args)]
+#[command(after_help = ISSUE_EXAMPLES)]
 struct IssueArgs {
     /// Whose identity the machine gets: NAME, or NAMESPACE/NAME
     #[arg(long, value_name = "ACCOUNT")]
@@ -82,6 +108,9 @@ struct IssueArgs {
     /// For how long the token can be used
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     ttl: Duration,
+    /// Format of the answer: table|json|yaml|jsonpath=TEMPLATE
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
+    output: Format,
 }
 
 /// Runs `ca`.
@@ -210,14 +239,36 @@ fn issue(app: &App, args: &IssueArgs) -> Result<(), Error> {
         let expires = Timestamp::now().saturating_add(jiff::SignedDuration::try_from(args.ttl).unwrap_or_default());
         let expires = expires.map_err(|e| Error::usage("--ttl is too long").because(e.to_string()))?;
         keep(&cluster, &token, (namespace, name), expires).await?;
-        app.ui.line(&token.text())?;
-        let (address, until) = (api::names::ca_port::CSR, expires.strftime("%FT%TZ"));
-        app.ui.say(&format!("it proves to be {namespace}/{name}, once, until {until}"));
-        app.ui.say(&format!(
-            "the CA wants to see it as `authorization: Bearer TOKEN`, at mesh-ca.{SYSTEM_NAMESPACE}:{address}"
-        ));
-        Ok(())
+        show_issued(app, &args.output, &token, (namespace, name), expires)
     })
+}
+
+/// Where a machine asks the CA.
+fn ca_address() -> String {
+    format!("{}.{SYSTEM_NAMESPACE}.svc:{}", api::names::CA, api::names::ca_port::CSR)
+}
+
+fn show_issued(
+    app: &App,
+    format: &Format,
+    token: &JoinToken,
+    (namespace, name): (&str, &str),
+    expires: Timestamp,
+) -> Result<(), Error> {
+    let (until, ca) = (expires.strftime("%FT%TZ").to_string(), ca_address());
+    let value = || {
+        let account = json!({"namespace": namespace, "name": name});
+        json!({"token": token.text(), "serviceAccount": account, "expires": until, "ca": ca})
+    };
+    match format {
+        Format::Json => return app.ui.json(&value()),
+        Format::Yaml => return app.ui.yaml(&value()),
+        Format::JsonPath(template) => return app.ui.print(&template.render(&value())),
+        Format::Table | Format::Wide | Format::Name => app.ui.line(&token.text())?,
+    }
+    app.ui.say(&format!("it proves to be {namespace}/{name}, once, until {until}"));
+    app.ui.say(&format!("the machine shows it at {ca}: see \"Machines outside\" in docs/security.md"));
+    Ok(())
 }
 
 /// Keeps what a token is good for, with a hash in place of the token.

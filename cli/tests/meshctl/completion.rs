@@ -90,3 +90,72 @@ fn a_mesh_that_does_not_answer_is_not_waited_for_at_the_cursor() {
     assert!(complete(&home, &["--kubeconfig", "silent", "get", "pods", "x"]).is_empty());
     assert!(started.elapsed().as_secs() < 3, "{:?}", started.elapsed());
 }
+
+/// Whether a program is installed.
+fn has(program: &str) -> bool {
+    let is_there = std::process::Command::new(program).arg("--version").output().is_ok();
+    if !is_there {
+        println!("left out: {program} is not installed");
+    }
+    is_there
+}
+
+/// What a shell with its script offers, by the shell's own machinery.
+fn offered(shell: &str, script: &str, home: &Home) -> Vec<String> {
+    let meshctl = PathBuf::from(env!("CARGO_BIN_EXE_meshctl"));
+    let folder = meshctl.parent().expect("a directory").display().to_string();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let completions = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../completions");
+    let mut command = std::process::Command::new(shell);
+    command.arg("-c").arg(script).env_clear().env("HOME", home.path()).current_dir(home.path());
+    command.env("PATH", format!("{folder}:{path}")).env("COMPLETIONS", completions);
+    let output = command.output().expect("the shell runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{shell}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_with_its_script() {
+    assert!(has("bash"), "bash is everywhere");
+    let home = Home::new();
+    // As readline does it: the function that the script has registered, with the words and the place of the cursor.
+    let ask = |words: &str| {
+        let script = format!(
+            "source \"$COMPLETIONS/meshctl.bash\"; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9; \
+             function=$(complete -p meshctl | sed 's/.*-F \\([^ ]*\\) .*/\\1/'); compopt() {{ :; }}; \
+             $function meshctl \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        offered("bash", &script, &home)
+    };
+    assert_eq!(ask("meshctl proxy-st"), ["proxy-status"]);
+    assert_eq!(ask("meshctl ca is"), ["issue"]);
+    assert!(ask("meshctl get rr --ignore").contains(&"--ignore-not-found".to_owned()));
+}
+
+#[test]
+fn fish_completes_with_its_script() {
+    if !has("fish") {
+        return;
+    }
+    let home = Home::new();
+    let ask = |line: &str| {
+        let script = format!("source $COMPLETIONS/meshctl.fish; complete -C '{line}'");
+        let lines = offered("fish", &script, &home);
+        lines.iter().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ask("meshctl proxy-st"), ["proxy-status"]);
+    assert_eq!(ask("meshctl ca is"), ["issue"]);
+}
+
+#[test]
+fn zsh_reads_its_script() {
+    if !has("zsh") {
+        return;
+    }
+    // The function is registered; what it asks meshctl is shown by the words that it would describe.
+    let script = "autoload -U compinit; compinit -D; source $COMPLETIONS/_meshctl; \
+        _describe() { print -l -- ${(P)${@[-1]}}; }; words=(meshctl proxy-st); CURRENT=2; ${_comps[meshctl]}";
+    let lines = offered("zsh", script, &Home::new());
+    assert!(lines.iter().any(|line| line.starts_with("proxy-status")), "{lines:?}");
+}

@@ -325,3 +325,31 @@ fn what_the_proxy_tells_of_traffic_is_asked_for_by_annotations() {
         assert!(matches!(&refused, Err(Refusal::Annotation { key, .. }) if key.ends_with(name)), "{refused:?}");
     }
 }
+
+#[test]
+fn every_kind_of_workload_is_injected_by_its_name() {
+    let template = deployment()["spec"]["template"].clone();
+    for (version, kind) in [
+        ("apps/v1", "Deployment"),
+        ("apps/v1", "StatefulSet"),
+        ("apps/v1", "DaemonSet"),
+        ("apps/v1", "ReplicaSet"),
+        ("v1", "ReplicationController"),
+        ("batch/v1", "Job"),
+    ] {
+        let object = json!({
+            "apiVersion": version, "kind": kind, "metadata": {"name": "app", "namespace": "shop"},
+            "spec": {"serviceName": "app", "template": template},
+        });
+        let result = injected(&object);
+        let containers = &result["spec"]["template"]["spec"]["initContainers"];
+        assert_eq!(
+            (&containers[0]["name"], &containers[1]["name"]),
+            (&json!(INIT_CONTAINER), &json!(PROXY_CONTAINER)),
+            "{kind}"
+        );
+        assert_eq!(result["spec"]["serviceName"], "app", "{kind}: the rest is as it was");
+        assert_eq!(skipped(&result), Skip::AlreadyInjected, "{kind}");
+        assert_eq!(remove_object(&result), Some(object), "{kind}: what was put in is taken out again");
+    }
+}

@@ -221,6 +221,33 @@ impl Form {
     }
 }
 
+/// For the fuzzer: the first line is a path with its query, the second what the client accepts. What is understood
+/// selects, or does not select, without a panic.
+pub fn fuzz(bytes: &[u8]) {
+    thread_local! {
+        static RESOURCES: Resources = Resources::built_in();
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let (asked, accepts) = text.split_once('\n').unwrap_or((&text, ""));
+    let (path, query) = asked.split_once('?').unwrap_or((asked, ""));
+    let mut headers = HeaderMap::new();
+    if let Ok(accepts) = accepts.parse() {
+        headers.insert(ACCEPT, accepts);
+    }
+    let _ = (Form::of(&headers), Form::is_aggregated_discovery(&headers));
+    let query = Query::parse(query);
+    let _ = (query.number("limit"), query.flag("watch"), query.dry_run(), query.all("command"));
+    RESOURCES.with(|resources| {
+        if let Ok(Place::Objects(target)) = Place::parse(resources, path)
+            && let Ok(selection) = query.selection(&target)
+        {
+            let object =
+                serde_json::json!({"metadata": {"name": "a", "namespace": target.namespace, "labels": {"app": "a"}}});
+            let _ = selection.matches(&object);
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

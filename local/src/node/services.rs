@@ -20,6 +20,7 @@ use crate::node::Shared;
 
 use balancer::Balancer;
 pub(crate) use balancer::{HostSockets, OpenPort};
+pub(crate) use dns::fuzz as fuzz_dns;
 use dns::{DnsServer, Upstream};
 use rules::Rules;
 pub(crate) use rules::RulesError;

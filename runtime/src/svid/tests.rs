@@ -88,6 +88,40 @@ async fn two_members_know_each_other_and_use_the_post_quantum_group() {
     assert_eq!(far.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
 }
 
+/// How a member would call if it offered this group alone.
+fn offering(svids: &Svids, group: &'static dyn rustls::crypto::SupportedKxGroup) -> Arc<ClientConfig> {
+    let provider =
+        rustls::crypto::CryptoProvider { kx_groups: vec![group], ..rustls::crypto::aws_lc_rs::default_provider() };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PeerVerifier::new(svids.clone(), Peers::Members)))
+        .with_client_cert_resolver(svids.resolver());
+    config.enable_sni = false;
+    config.alpn_protocols = vec![b"x".to_vec()];
+    Arc::new(config)
+}
+
+#[tokio::test]
+async fn who_has_no_post_quantum_group_is_taken_with_a_classical_one() {
+    use rustls::crypto::aws_lc_rs::kx_group::{MLKEM768, SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+    let root = Root::new("root").expect("a root");
+    let clock = SetClock::new();
+    let (_p, reviews) = identity(&root, REVIEWS, Arc::clone(&clock));
+    let (_q, ratings) = identity(&root, RATINGS, clock);
+    let server = ratings.server_config(Peers::Members, &[b"x"]).expect("a configuration");
+    for group in [X25519MLKEM768, X25519, SECP256R1, SECP384R1] {
+        let (near, far) = shake(offering(&reviews, group), Arc::clone(&server)).await;
+        assert_eq!(far.expect("the server takes it"), id(REVIEWS), "{:?}", group.name());
+        near.expect("the client takes it");
+    }
+    // The post-quantum one without a classical one beside it is not.
+    let (near, far) = shake(offering(&reviews, MLKEM768), server).await;
+    assert!(near.is_err());
+    assert!(far.expect_err("no group in common").to_string().contains("NoKxGroupsInCommon"));
+}
+
 /// Certificates with one fault each, and the word that each is refused with.
 fn faults(now: SystemTime) -> Vec<(&'static str, CertificateParams)> {
     let with = |change: &dyn Fn(&mut CertificateParams)| {

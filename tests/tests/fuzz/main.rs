@@ -7,6 +7,7 @@
 #[path = "../../fuzz/targets.rs"]
 mod targets;
 
+mod coverage;
 mod mutate;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +21,7 @@ use targets::{TARGETS, Target};
 /// Inputs that are made of the corpus of a target.
 const INPUTS: usize = 20_000;
 /// For targets that take longer.
-const SLOW: &[(&str, usize)] = &[("yaml", 2_000)];
+const SLOW: &[(&str, usize)] = &[("yaml", 2_000), ("jwt", 4_000), ("admission", 2_000)];
 
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
@@ -127,17 +128,56 @@ fn certificate() {
 }
 
 #[test]
-fn every_target_runs_here() {
-    let names = [
-        "http_request",
-        "http_response",
-        "chunked",
-        "first_bytes",
-        "path",
-        "xds_resource",
-        "yaml",
-        "csr",
-        "certificate",
-    ];
-    assert_eq!(TARGETS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), names);
+fn h2_frames() {
+    fuzz("h2_frames");
+}
+
+#[test]
+fn h2_heads() {
+    fuzz("h2_heads");
+}
+
+#[test]
+fn grpc_messages() {
+    fuzz("grpc_messages");
+}
+
+#[test]
+fn trace_headers() {
+    fuzz("trace_headers");
+}
+
+#[test]
+fn health_answer() {
+    fuzz("health_answer");
+}
+
+#[test]
+fn workload_api() {
+    fuzz("workload_api");
+}
+
+#[test]
+fn jwt() {
+    fuzz("jwt");
+}
+
+#[test]
+fn jwks() {
+    fuzz("jwks");
+}
+
+#[test]
+fn dns_question() {
+    fuzz("dns_question");
+}
+
+#[test]
+fn api_request() {
+    fuzz("api_request");
+}
+
+#[test]
+fn admission() {
+    fuzz("admission");
 }

@@ -107,7 +107,7 @@ fn main() -> ExitCode {
         commands::proxies_are_in_sync_and_explain_their_configuration,
         commands::kubectl_sees_pods_and_rules,
         commands::logs_show_the_access_log_of_the_sidecar,
-        telemetry::the_metrics_of_proxies_and_pilot_pass_promtools_linter,
+        telemetry::the_metrics_of_every_daemon_pass_promtools_linter,
         telemetry::both_sidecars_name_both_workloads_of_a_request,
         telemetry::a_page_is_one_trace_through_all_its_services,
         telemetry::log_levels_are_changed_while_daemons_run,

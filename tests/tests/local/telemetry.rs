@@ -14,7 +14,7 @@ pub(crate) fn metrics(mesh: &Mesh, pod: &str) -> String {
     mesh.exec(pod, &["curl", "-s", "-S", "--fail", "http://127.0.0.1:15020/metrics"]).ok().stdout
 }
 
-pub(crate) fn the_metrics_of_proxies_and_pilot_pass_promtools_linter(mesh: &Mesh) {
+pub(crate) fn the_metrics_of_every_daemon_pass_promtools_linter(mesh: &Mesh) {
     let linter = repository().join("target/peers/promlint");
     if !linter.exists() {
         assert!(std::env::var_os("CI").is_none(), "CI has it: .ci/run calls scripts/get-peers");
@@ -23,12 +23,15 @@ pub(crate) fn the_metrics_of_proxies_and_pilot_pass_promtools_linter(mesh: &Mesh
     }
     let _ = mesh.browser().get("/productpage", &[]).expect("the gateway answers");
     let _ = mesh.browser().get("/nowhere", &[]).expect("the gateway answers");
-    let pilot = ["local", "exec", "deploy/mesh-pilot", "-n", "mesh-system", "-c", "pilot", "--", "curl", "-k"];
-    let pilot = [&pilot[..], &["-s", "-S", "--fail", "https://127.0.0.1:15014/metrics"]].concat();
-    let pilot = mesh.meshctl(&pilot).ok().stdout;
-    for (whose, text, holds) in
-        [(PAGE, metrics(mesh, PAGE), "istio_requests_total{"), ("Pilot", pilot, "mesh_pilot_pushes_total{")]
-    {
+    let of = |deployment: &str, container: &str| {
+        let exec = ["local", "exec", deployment, "-n", "mesh-system", "-c", container, "--", "curl", "-k"];
+        mesh.meshctl(&[&exec[..], &["-s", "-S", "--fail", "https://127.0.0.1:15014/metrics"]].concat()).ok().stdout
+    };
+    for (whose, text, holds) in [
+        (PAGE, metrics(mesh, PAGE), "istio_requests_total{"),
+        ("Pilot", of("deploy/mesh-pilot", "pilot"), "mesh_pilot_pushes_total{"),
+        ("the CA", of("deploy/mesh-ca", "ca"), "mesh_ca_issued_total{"),
+    ] {
         assert!(text.contains(holds), "{whose} counts nothing: {text}");
         let found = run_with_input(&mut Command::new(&linter), &text);
         assert!(found.code == 0 || found.code == 3, "{whose}: {found:?}");

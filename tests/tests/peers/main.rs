@@ -2,8 +2,12 @@
 
 mod envoy;
 mod identities;
+mod outside;
 mod proxy;
 mod spiffe;
+#[allow(dead_code, reason = "the harness is shared with the CA's tests")]
+#[path = "../../../ca/tests/ca/world.rs"]
+mod world;
 
 use std::process::{Child, Command, Stdio};
 

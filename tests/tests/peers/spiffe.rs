@@ -31,14 +31,14 @@ const CHECK: &str = "/grpc.health.v1.Health/Check";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The program, and what it prints.
-struct Workload {
+pub(crate) struct Workload {
     _child: Child,
     input: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Workload {
-    fn start(program: &std::path::Path, socket: &std::path::Path) -> Self {
+    pub(crate) fn start(program: &std::path::Path, socket: &std::path::Path) -> Self {
         let mut command = Command::new(program);
         command.env("SPIFFE_ENDPOINT_SOCKET", format!("unix://{}", socket.display())).kill_on_drop(true);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
@@ -48,7 +48,7 @@ impl Workload {
     }
 
     /// What the next line that begins with `word` says after it.
-    async fn says(&mut self, word: &str) -> String {
+    pub(crate) async fn says(&mut self, word: &str) -> String {
         let find = async {
             loop {
                 let line = self.lines.next_line().await.expect("readable").expect("it runs");
@@ -61,7 +61,7 @@ impl Workload {
         tokio::time::timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("it never says {word}"))
     }
 
-    async fn check(&mut self, address: &str, id: &str) {
+    pub(crate) async fn check(&mut self, address: &str, id: &str) {
         let line = format!("check {address} {id}\n");
         self.input.write_all(line.as_bytes()).await.expect("it reads");
     }
@@ -85,7 +85,7 @@ type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// gRPC's health service, which tells the test who has called.
 #[derive(Clone)]
-struct Health(tokio::sync::mpsc::UnboundedSender<runtime::svid::Peer>);
+pub(crate) struct Health(pub(crate) tokio::sync::mpsc::UnboundedSender<runtime::svid::Peer>);
 
 impl UnaryService<Question> for Health {
     type Response = Answer;
@@ -119,7 +119,7 @@ impl tower::Service<http::Request<Body>> for Health {
 }
 
 /// Serves health by mutual TLS to members of the mesh; gives the address.
-async fn serve(svids: &Svids, health: Health, tasks: &Tasks) -> String {
+pub(crate) async fn serve(svids: &Svids, health: Health, tasks: &Tasks) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let config = svids.server_config(Peers::Members, &[b"h2"]).expect("a configuration");

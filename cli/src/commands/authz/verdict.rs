@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use engine::access::admit;
+use engine::access::{Admission, admit};
 use engine::path::{canonical_authority, canonical_path};
 use engine::request::{Caller, Connection, Simple};
-use engine::tables::{Filter, Tables};
-use engine::token::{Authenticated, authenticate, verify};
+use engine::tables::{Filter, Http, Provider, Tables};
+use engine::token::{authenticate, verify};
 use engine::trace::{Recording, Step};
 use serde_json::{Value, json};
 
@@ -70,65 +70,70 @@ pub(super) fn judge(target: &Target, question: &Question) -> Verdict {
             "the port is opaque: only who connects is looked at".clone_into(&mut verdict.why);
             admit(&tcp.rbac, &Connection(caller), &mut trace)
         }
-        Filter::Http(http) => {
-            let (path, authority) =
-                match (canonical_path(&question.path, http.path), canonical_authority(&question.authority)) {
-                    (Ok(path), Ok(authority)) => (path, authority),
-                    (Err(why), _) => return Verdict { code: "bad_request", why: why.to_string(), ..verdict },
-                    (_, Err(why)) => return Verdict { code: "bad_request", why: why.to_string(), ..verdict },
-                };
-            let mut request = Simple::get(&authority, &path).with_method(&question.method);
-            for (name, value) in &question.headers {
-                request = request.with_header(name, value);
-            }
-            request.identity.clone_from(&caller.identity);
-            request.address = caller.address;
-            request.destination = Some(target.address);
-            let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
-            let authenticated = http.access.tokens.as_ref().map_or_else(
-                || Ok(Authenticated::default()),
-                |tokens| {
-                    authenticate(tokens, &request, &mut |provider, token| verify(provider, token, now).map(Arc::new))
-                },
-            );
-            match authenticated {
-                Ok(authenticated) => request.tokens = authenticated.tokens,
-                Err(refused) => {
-                    verdict.place = place(target, &refused.provider);
-                    return Verdict {
-                        code: "unauthenticated",
-                        by: refused.provider.into(),
-                        why: refused.why.to_string(),
-                        ..verdict
-                    };
-                }
-            }
-            // Rules are all that is asked here: where the request then goes is the application's.
-            admit(&http.access.rbac, &request, &mut trace)
-        }
+        Filter::Http(http) => match ask_http(http, target, question, &mut trace) {
+            Ok(admission) => admission,
+            Err(refused) => return Verdict { place: place(target, &refused.by), pod: verdict.pod, ..*refused },
+        },
     };
     verdict.steps = trace.steps;
     verdict.would_deny = admission.would_deny.map(|denied| denied.to_string());
-    match admission.denied {
-        Some(denied) => {
-            verdict.code = "policy_denied";
-            verdict.by = denied.by.to_owned();
-            verdict.why = match denied.policy {
-                Some(policy) => format!("{policy} keeps it out"),
-                None => "no role allows it".to_owned(),
-            };
-        }
-        None => {
-            verdict.allowed = true;
-            match admission.allowed_by {
-                Some(policy) => policy.clone_into(&mut verdict.by),
-                None if verdict.why.is_empty() => "no rules are in force here".clone_into(&mut verdict.why),
-                None => {}
+    verdict.take(admission);
+    verdict.place = place(target, &verdict.by);
+    verdict
+}
+
+/// Asks as a request is asked: verifies its tokens, then the rules. Gives the verdict if it does not come to the rules.
+fn ask_http<'t>(
+    http: &'t Http,
+    target: &Target,
+    question: &Question,
+    trace: &mut Recording,
+) -> Result<Admission<'t>, Box<Verdict>> {
+    let unclear = |why: String| Box::new(Verdict { code: "bad_request", why, ..Verdict::default() });
+    let path = canonical_path(&question.path, http.path).map_err(|why| unclear(why.to_string()))?;
+    let authority = canonical_authority(&question.authority).map_err(|why| unclear(why.to_string()))?;
+    let mut request = Simple::get(&authority, &path).with_method(&question.method);
+    for (name, value) in &question.headers {
+        request = request.with_header(name, value);
+    }
+    request.identity.clone_from(&question.caller.identity);
+    request.address = question.caller.address;
+    request.destination = Some(target.address);
+    if let Some(tokens) = &http.access.tokens {
+        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+        let mut verified = |provider: &Provider, token: &str| verify(provider, token, now).map(Arc::new);
+        let authenticated = authenticate(tokens, &request, &mut verified).map_err(|refused| {
+            let (by, why) = (refused.provider.into(), refused.why.to_string());
+            Box::new(Verdict { code: "unauthenticated", by, why, ..Verdict::default() })
+        })?;
+        request.tokens = authenticated.tokens;
+    }
+    // Rules are all that is asked here: where the request then goes is the application's.
+    Ok(admit(&http.access.rbac, &request, trace))
+}
+
+impl Verdict {
+    /// What the rules said.
+    fn take(&mut self, admission: Admission<'_>) {
+        match admission.denied {
+            Some(denied) => {
+                self.code = "policy_denied";
+                self.by = denied.by.to_owned();
+                self.why = match denied.policy {
+                    Some(policy) => format!("{policy} keeps it out"),
+                    None => "no role allows it".to_owned(),
+                };
+            }
+            None => {
+                self.allowed = true;
+                match admission.allowed_by {
+                    Some(policy) => policy.clone_into(&mut self.by),
+                    None if self.why.is_empty() => "no rules are in force here".clone_into(&mut self.why),
+                    None => {}
+                }
             }
         }
     }
-    verdict.place = place(target, &verdict.by);
-    verdict
 }
 
 /// Where the object that a verdict names was written.

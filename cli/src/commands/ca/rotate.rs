@@ -24,8 +24,16 @@ const DONE: [&str; 3] = [
     "the old root is trusted by nobody",
 ];
 
+const EXAMPLES: &str = "\
+Examples:
+  # Another root, to the end; nothing is interrupted
+  meshctl ca rotate root --wait
+  # Pods that take long to follow
+  meshctl ca rotate root --wait --timeout 10m";
+
 /// Arguments of `ca rotate`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct RotateArgs {
     /// What to replace
     #[arg(value_enum, value_name = "WHAT")]

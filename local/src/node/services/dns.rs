@@ -83,8 +83,7 @@ impl DnsServer {
                 }
             };
             let Ok(question) = Message::from_vec(buffer.get(..length).unwrap_or_default()) else { continue };
-            let limit =
-                question.edns.as_ref().map_or(PLAIN_UDP, |edns| edns.max_payload().clamp(PLAIN_UDP, LARGEST_UDP));
+            let limit = limit_of(&question);
             if let Some(answer) = self.answer_here(&question) {
                 send(&socket, &answer, limit, client).await;
                 continue;
@@ -227,17 +226,52 @@ fn reply_to(question: &Message) -> Message {
     answer
 }
 
-async fn send(socket: &UdpSocket, answer: &Message, limit: u16, client: SocketAddr) {
+/// The largest datagram that a client takes.
+fn limit_of(question: &Message) -> u16 {
+    question.edns.as_ref().map_or(PLAIN_UDP, |edns| edns.max_payload().clamp(PLAIN_UDP, LARGEST_UDP))
+}
+
+/// An answer as a datagram; one that is too large says so instead, and is asked for again by TCP.
+fn datagram(answer: &Message, limit: u16) -> Option<Vec<u8>> {
     let fits = |bytes: &Vec<u8>| bytes.len() <= usize::from(limit);
-    let bytes = answer.to_vec().ok().filter(fits).or_else(|| {
+    answer.to_vec().ok().filter(fits).or_else(|| {
         let mut short = answer.clone();
         short.metadata.truncation = true;
         (short.answers, short.authorities, short.additionals) = (Vec::new(), Vec::new(), Vec::new());
         short.to_vec().ok()
-    });
-    if let Some(bytes) = bytes
+    })
+}
+
+async fn send(socket: &UdpSocket, answer: &Message, limit: u16, client: SocketAddr) {
+    if let Some(bytes) = datagram(answer, limit)
         && let Err(error) = socket.send_to(&bytes, client).await
     {
         tracing::debug!(%error, "a DNS answer could not be sent");
+    }
+}
+
+/// For the fuzzer: a question from any bytes, answered from Services that are always the same.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let Ok(question) = Message::from_vec(bytes) else { return };
+    let service = super::Service {
+        address: Some([10, 0, 0, 7].into()),
+        hosts: vec![([10, 1, 0, 7].into(), Some("zero".to_owned()))],
+        ..super::Service::default()
+    };
+    let name = |name: &str| ("default".to_owned(), name.to_owned());
+    let alias = super::Service { external_name: Some("example.com".to_owned()), ..super::Service::default() };
+    let services = Services { services: [(name("reviews"), service), (name("outside"), alias)].into() };
+    let server = DnsServer {
+        zone: Zone::new("cluster.local").expect("a domain"),
+        services: watch::channel(Arc::new(services)).1,
+        upstream: None,
+        passed_on: Arc::new(Semaphore::new(0)),
+        tracker: TaskTracker::new(),
+        token: CancellationToken::new(),
+    };
+    let answer = server.answer_here(&question).unwrap_or_else(|| refusal(&question));
+    assert_eq!(answer.metadata.id, question.metadata.id, "the answer is to the question");
+    if let Some(datagram) = datagram(&answer, limit_of(&question)) {
+        Message::from_vec(&datagram).expect("what is sent can be read");
     }
 }

@@ -1,0 +1,7 @@
+#![no_main]
+#![allow(dead_code, reason = "each target uses one of them")]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mesh_proxy::fuzz::http2::frames(bytes));
