@@ -181,10 +181,6 @@ impl World {
         self.address
     }
 
-    pub(crate) fn kubeconfig(&self) -> PathBuf {
-        self.directory.path().join("kubeconfig")
-    }
-
     pub(crate) async fn client(&self) -> kube::Client {
         let file = Kubeconfig::read_from(self.kubeconfig()).expect("a kubeconfig");
         let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
