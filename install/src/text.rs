@@ -80,7 +80,7 @@ pub fn inject(file: &str, text: &str, injection: &Injection) -> Result<Changed, 
     put_into(file, text, injection, None)
 }
 
-/// Injects as [`inject`] does into a text whose objects are all sound, as [`api::object::validate_text`] judges them: it is read only once
+/// Injects as [`inject()`] does into a text whose objects are all sound, as [`api::object::validate_text`] judges them: it is read only once
 /// for both. Warnings come along.
 ///
 /// # Errors

@@ -82,10 +82,15 @@ async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle
 /// A connection to an endpoint. Nothing has been sent yet, so where one takes none another is tried.
 async fn reach(report: &mut TcpReport<'_>, arrival: &Arrival, cluster: &Cluster) -> Result<(Conn, InFlight), Failure> {
     let path = report.path;
-    let mut tried = Vec::new();
+    let (mut tried, mut failed) = (Vec::new(), None);
     loop {
         let begun = Instant::now();
         let target = upstream::pick(cluster, arrival, &tried, || path.now())?;
+        if let Some(failure) = failed
+            && (tried.contains(&target.way.address) || tried.len() == upstream::CONNECTS)
+        {
+            return Err(failure);
+        }
         report.reaches(&target);
         let flight = InFlight::at(&target);
         let Some(counted) = Counted::begin(cluster) else {
@@ -98,10 +103,11 @@ async fn reach(report: &mut TcpReport<'_>, arrival: &Arrival, cluster: &Cluster)
             Ok(up) => return Ok((up, flight)),
             Err(failure) => {
                 upstream::rest(cluster, &target, begun.elapsed(), path.now());
-                tried.push(target.way.address);
-                if !failure.is_connect() || tried.len() >= upstream::CONNECTS || target.endpoint.is_none() {
+                if !failure.is_connect() || target.endpoint.is_none() {
                     return Err(failure);
                 }
+                tried.push(target.way.address);
+                failed = Some(failure);
             }
         }
     }

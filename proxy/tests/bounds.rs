@@ -214,13 +214,16 @@ async fn flood(address: SocketAddr, first: &[u8], again: &[u8], times: usize) {
     tokio::join!(sending, reading);
 }
 
+/// Its name, how it begins, what is repeated, how often, and the bytes that it may cost.
+type Flood = (&'static str, Vec<u8>, Vec<u8>, usize, usize);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_frames_cost_no_memory() {
     let _turn = TURN.lock().await;
     let (mesh, address) = mesh(Upstream::new().await).await;
     let streams = |of: &dyn Fn(u32) -> Vec<u8>| (0..20_000).flat_map(|nth| of(nth * 2 + 1)).collect::<Vec<u8>>();
     let more = field("x-more", &"x".repeat(100)).repeat(140);
-    let floods: [(&str, Vec<u8>, Vec<u8>, usize, usize); 8] = [
+    let floods: [Flood; 8] = [
         ("continuations", frame(HEADERS, 0, 1, &request("GET")), frame(9, 0, 1, &more), 4000, MIB),
         ("empty continuations", frame(HEADERS, 0, 1, &request("GET")), frame(9, 0, 1, &[]).repeat(1000), 1000, MIB),
         ("one head that grows to 50 MiB", vec![], bomb(1, 12_000), 1, MIB),
@@ -254,7 +257,7 @@ async fn windows_that_stay_shut_cost_little_memory() {
         let mut given_up = 0;
         while given_up < STREAMS {
             let frame = client.frame().await.expect("the connection stays");
-            assert_ne!((frame.kind, frame.payload.len() > 0), (0, true), "nothing may be sent");
+            assert_ne!((frame.kind, !frame.payload.is_empty()), (0, true), "nothing may be sent");
             given_up += u32::from(frame.kind == 3);
         }
     })

@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_line_is_read_whatever_stands_in_its_quotes() {
-        let text = "[2026-01-02T03:04:05.678Z] \"GET /a\\\" b HTTP/1.1\" 200 DI - 0 395 12 3 \"-\" \"cu rl\" \"id-1\" \
+        let text = "[2026-01-02T03:04:05.678Z] \"GET /a\\\" b HTTP/1.1\" 200 DI - via_upstream 0 395 12 3 \"-\" \"cu rl\" \"id-1\" \
                     \"reviews:9080\" \"10.244.0.9:9080\" outbound|9080|version=v1|reviews 10.96.0.7:9080 \
                     10.244.0.3:5000 route-rule/default/a 0af7651916cd43dd8448eb211c80319c";
         let line = lines(&format!("ready\n{text}\n")).next().expect("it is a line");

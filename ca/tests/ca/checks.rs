@@ -1,20 +1,14 @@
-//! What others make of what the CA issues: OpenSSL of the certificates, and a reader of the log of the audit.
+//! What OpenSSL makes of what the CA issues.
 
-use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use runtime::svid::wire::CertificateRequest;
-use runtime::svid::{Key, KeyKind, Leaf};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use runtime::svid::{Key, KeyKind};
 
-use crate::world::{AUDIENCE, REVIEWS, World, id_of, refusal, request};
+use crate::world::{AUDIENCE, REVIEWS, World};
 
 fn pem(der: &[u8]) -> String {
     let encoded = STANDARD.encode(der);
@@ -67,81 +61,4 @@ async fn openssl_verifies_what_the_ca_has_issued() {
         let (is_good, said) = openssl(directory.path(), &["verify", "-CAfile", "roots.pem", "leaf.pem"]);
         assert!(!is_good, "{said}");
     }
-}
-
-/// Keeps the lines of the audit that this thread writes.
-#[derive(Debug, Clone, Default)]
-struct Audit(Arc<Mutex<Vec<BTreeMap<String, String>>>>);
-
-struct Fields(BTreeMap<String, String>);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name().to_owned(), format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().to_owned(), value.to_owned());
-    }
-}
-
-impl Subscriber for Audit {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "audit"
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields(BTreeMap::new());
-        event.record(&mut fields);
-        self.0.lock().expect("not poisoned").push(fields.0);
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
-
-impl Audit {
-    fn take(&self) -> Vec<BTreeMap<String, String>> {
-        std::mem::take(&mut *self.0.lock().expect("not poisoned"))
-    }
-}
-
-#[tokio::test]
-async fn each_issuance_and_each_refusal_is_a_line_of_the_audit() {
-    let audit = Audit::default();
-    let _guard = tracing::subscriber::set_default(audit.clone());
-    let world = World::start().await;
-    let ca = world.ca().await;
-    audit.take();
-    let token = world.token("default", "reviews", AUDIENCE);
-    let (_publisher, svids) = runtime::svid::channel();
-    let asked = "spiffe://cluster.local/ns/default/sa/other";
-    let answer = ca.ask(&world, Some(&token), &svids, request(Some(asked))).await.expect("issued");
-    let lines = audit.take();
-    let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
-    let field = |name: &str| line.get(name).map(String::as_str).unwrap_or_default();
-    assert_eq!(field("message"), "a certificate was issued");
-    assert_eq!((field("id"), field("proof"), field("asked")), (&*id_of(&answer), "token", asked));
-    let leaf = Leaf::read(&answer.chain[0]).expect("an SVID");
-    assert_eq!(field("serial"), leaf.peer.serial, "by its number a certificate is found in the log");
-    assert_eq!(field("by"), "no pod", "which pod the token is bound to");
-    assert!(field("peer").starts_with("127.0.0.1:"), "{line:?}");
-    assert!(field("not_after").starts_with("20"), "{line:?}");
-    assert!(line.values().all(|value| !value.contains(&token)), "no token is written down: {line:?}");
-
-    refusal(ca.ask_by_token(&world, "nonsense").await);
-    let lines = audit.take();
-    let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
-    assert_eq!(line["message"], "a request was refused");
-    assert!(line["text"].contains("the API server refuses the token"), "{line:?}");
-    assert!(!line["reason"].is_empty() && line["peer"].starts_with("127.0.0.1:"), "{line:?}");
 }

@@ -1,4 +1,4 @@
-//! A CA that is killed while it issues: the program itself, and a Kubernetes API that keeps it waiting.
+//! The CA's program: what it writes down, and that it may be killed while it issues, kept waiting by the Kubernetes API.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -80,6 +80,8 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-ca"));
         command.arg("--kubeconfig").arg(kubeconfig).args(["--listen", &ip.to_string()]).env_clear();
         command.env("MESH_CA_CERTS", certificates).stdin(Stdio::null()).kill_on_drop(true);
+        let log = std::fs::File::options().create(true).append(true).open(certificates.join("log")).expect("a log");
+        command.stdout(log.try_clone().expect("twice")).stderr(log);
         let child = command.spawn().expect("it starts");
         let address = SocketAddr::from((ip, api::names::ca_port::CSR));
         let listening = async {
@@ -169,4 +171,39 @@ async fn a_ca_that_is_killed_while_it_issues_leaves_one_identity_and_its_state_w
     assert_ne!(leaf.peer.serial, svid.serial, "no number is given twice");
     second.kill().await;
     tasks.stop(Duration::from_secs(5)).await.expect("everything ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_issuance_and_each_refusal_is_a_line_of_the_log() {
+    let world = World::start().await;
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let root = certificates(directory.path());
+    let [a, b] = (std::process::id() as u16).to_be_bytes();
+    let ip = Ipv4Addr::new(127, 78, a, b.clamp(1, 254));
+    let process = Process::start(&world.kubeconfig(), directory.path(), ip).await;
+    let token = world.token("default", "reviews", AUDIENCE);
+    let authority = Authority {
+        address: process.address.to_string(),
+        server_name: SERVER.to_owned(),
+        roots: Pem::Text(root),
+        token_file: Some(world.token_file(&token)),
+        dial: plain_dial(),
+    };
+    let (_publisher, svids) = channel();
+    let asked = "spiffe://cluster.local/ns/default/sa/other";
+    let answer = authority.request(&svids, crate::world::request(Some(asked))).await.expect("issued");
+    let stranger = Authority { token_file: Some(world.token_file("nonsense")), ..authority };
+    stranger.request(&svids, crate::world::request(None)).await.expect_err("refused");
+    process.kill().await;
+
+    let log = std::fs::read_to_string(directory.path().join("log")).expect("a log");
+    let line = |words: &str| log.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{words}: {log}"));
+    let issued = line("a certificate was issued");
+    let leaf = Leaf::read(&answer.chain[0]).expect("an SVID");
+    // Who it is and by which proof, what was asked for instead, from where, and the number that it is found by.
+    for part in [id_of(&answer).as_str(), leaf.peer.serial.as_str(), "token", asked, "127.0.0.1"] {
+        assert!(issued.contains(part), "{part}: {issued}");
+    }
+    assert!(line("a request was refused").contains("the API server refuses the token"), "{log}");
+    assert!(!log.contains(&token), "no token is written down");
 }

@@ -104,11 +104,10 @@ fn has(program: &str) -> bool {
 fn offered(shell: &str, script: &str, home: &Home) -> Vec<String> {
     let meshctl = PathBuf::from(env!("CARGO_BIN_EXE_meshctl"));
     let folder = meshctl.parent().expect("a directory").display().to_string();
-    let path = std::env::var("PATH").unwrap_or_default();
     let completions = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../completions");
     let mut command = std::process::Command::new(shell);
     command.arg("-c").arg(script).env_clear().env("HOME", home.path()).current_dir(home.path());
-    command.env("PATH", format!("{folder}:{path}")).env("COMPLETIONS", completions);
+    command.env("PATH", format!("{folder}:/usr/local/bin:/usr/bin:/bin")).env("COMPLETIONS", completions);
     let output = command.output().expect("the shell runs");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.is_empty(), "{shell}: {stderr}");

@@ -78,8 +78,9 @@ impl Renderer {
         for (key, value) in fields {
             match value.as_array() {
                 // A list stands at its field's own indentation.
-                Some(items) if !items.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
-                    text.extend([key.as_str(), ":\n"]);
+                Some(items) if !items.is_empty() => {
+                    let head = self.part(key, false, &json!([]));
+                    text.extend([head.trim_end_matches(" []\n"), "\n"]);
                     items.iter().for_each(|item| text.push_str(self.part(key, true, item)));
                 }
                 _ => text.push_str(self.part(key, false, value)),

@@ -108,7 +108,8 @@ fn request_over(lines: &[u8]) {
     assert_eq!((again.length, again.is_chunked), (request.length, request.is_chunked));
     assert_eq!(again.method.of(&text), parts.method.as_str().as_bytes());
     let back = of_text(&text).expect("and goes back");
-    assert_eq!(back.uri().path_and_query(), parts.uri.path_and_query());
+    let path = |uri: &Uri| uri.path_and_query().map(|path| path.as_str().to_owned());
+    assert_eq!(path(back.uri()), path(&parts.uri));
     assert_eq!(back.uri().authority(), parts.uri.authority());
     parts.headers.remove(http::header::TE);
     assert_eq!(back.headers(), &parts.headers);

@@ -209,7 +209,7 @@ pub(crate) fn the_classic_role_files_give_what_their_task_describes(mesh: &Mesh)
     };
     let create = |file: &str| done(mesh.meshctl(&["create", "-f", &classic(file), "--wait"]));
     let stars = Mesh::sample("route-rule-reviews-v3.yaml");
-    done(mesh.meshctl(&["create", "-f", &stars, "--wait"]));
+    done(mesh.meshctl(&["apply", "-f", &stars, "--wait"]));
     shows("before", &[STARS], &[DETAILS, REVIEWS, RATINGS]);
 
     create("istio-rbac-enable.yaml");

@@ -155,7 +155,8 @@ async fn a_machine_outside_joins_by_a_token_once_and_calls_members_of_the_mesh()
     workload.check(&address, REVIEWS).await;
     assert_eq!(workload.says("status").await, "SERVING");
     let caller = callers.recv().await.expect("it has called");
-    assert_eq!((caller.id.as_str(), caller.serial.as_str()), (BATCH, serial));
+    // Go leaves out the byte that makes the number positive.
+    assert_eq!((caller.id.as_str(), caller.serial.trim_start_matches("00")), (BATCH, serial.trim_start_matches("00")));
 
     // The token was good for one certificate.
     let thief = Machine::start(&ca, token);
