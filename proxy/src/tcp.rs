@@ -8,7 +8,6 @@ use std::time::Duration;
 use engine::decide::decide_tcp;
 use engine::tables::{Cluster, Tables, Tcp};
 use engine::trace::NoTrace;
-use tokio::time::Instant;
 
 use crate::conn::{Conn, Counted};
 use crate::data::DataPath;
@@ -84,7 +83,6 @@ async fn reach(report: &mut TcpReport<'_>, arrival: &Arrival, cluster: &Cluster)
     let path = report.path;
     let (mut tried, mut failed) = (Vec::new(), None);
     loop {
-        let begun = Instant::now();
         let target = upstream::pick(cluster, arrival, &tried, || path.now())?;
         if let Some(failure) = failed
             && (tried.contains(&target.way.address) || tried.len() == upstream::CONNECTS)
@@ -102,7 +100,6 @@ async fn reach(report: &mut TcpReport<'_>, arrival: &Arrival, cluster: &Cluster)
         match connected {
             Ok(up) => return Ok((up, flight)),
             Err(failure) => {
-                upstream::rest(cluster, &target, begun.elapsed(), path.now());
                 if !failure.is_connect() || target.endpoint.is_none() {
                     return Err(failure);
                 }

@@ -113,7 +113,8 @@ pub(crate) fn dice() -> u64 {
     rand::random()
 }
 
-/// Makes the new connection that has been counted to the place, for what it will carry.
+/// Makes the new connection that has been counted to the place, for what it will carry. A place that takes none is left
+/// out for a while.
 ///
 /// # Errors
 ///
@@ -125,7 +126,11 @@ pub(crate) async fn connect(
     inside: Inside,
     counted: Counted,
 ) -> Result<Conn, Failure> {
+    let begun = Instant::now();
     let made = connect_within(path, target, inside, cluster.spec.connect_timeout).await;
+    if made.as_ref().is_err_and(|failure| *failure == Failure::UpstreamConnect) {
+        rest(cluster, target, begun.elapsed(), path.now());
+    }
     let counter = if made.is_ok() { &cluster.usage.connected } else { &cluster.usage.connects_failed };
     counter.fetch_add(1, Ordering::Relaxed);
     if let (Err(_), Some(endpoint)) = (&made, &target.endpoint) {

@@ -109,7 +109,6 @@ impl Session<'_> {
         let connects = if call.tries.counts_connects() { 1 } else { upstream::CONNECTS };
         let mut tried = 0;
         loop {
-            let begun = Instant::now();
             let target = upstream::pick(cluster, &self.arrival, call.tries.tried(), || self.path.now())?;
             report.target = Some(target.clone());
             let connected = if self.multiplexes(cluster, &target) {
@@ -150,7 +149,6 @@ impl Session<'_> {
                 Err(failure) => {
                     if failure == Failure::UpstreamConnect {
                         upstream::observe(cluster, &target, true, || self.path.now());
-                        upstream::rest(cluster, &target, begun.elapsed(), self.path.now());
                     }
                     // Nothing has been sent: another endpoint may do better.
                     call.tries.avoid(&target);
