@@ -138,6 +138,7 @@ impl Daemon {
             snapshots: snapshots.clone(),
             sockets: sockets.state(),
             pilot: pilot.map(|status| (settings.pilot.address.clone(), status)),
+            identity: identity.clone(),
             drain: drain.clone(),
         };
         background.spawn("sockets", sockets.run(background.token().clone()));

@@ -6,6 +6,7 @@ use axum::routing::get;
 use http::StatusCode;
 use runtime::Drain;
 
+use crate::identity::Identity;
 use crate::snapshot::Snapshots;
 use crate::sockets::SocketsState;
 use crate::xds::{State, Status};
@@ -19,12 +20,15 @@ pub struct Readiness {
     pub sockets: SocketsState,
     /// How it goes with Pilot; `None` when there is none.
     pub pilot: Option<(String, Status)>,
+    /// What the proxy is to others.
+    pub identity: Identity,
     /// Whether the proxy leaves.
     pub drain: Drain,
 }
 
 impl Readiness {
-    /// Whether configuration has been received and all listeners are up. Losing Pilot afterwards changes nothing.
+    /// Whether configuration has been received, all listeners are up, and there is a first certificate if the configuration
+    /// wants TLS: without one the proxy refuses every other proxy. Losing Pilot or the CA afterwards changes nothing.
     ///
     /// # Errors
     ///
@@ -43,7 +47,29 @@ impl Readiness {
         if served.swaps < complete_at {
             return Err("the listeners are being opened".to_owned());
         }
+        if self.identity.svids.latest().is_none() && self.wants_tls() {
+            return Err(self.why_nobody());
+        }
         Ok(())
+    }
+
+    /// Whether the proxy ends TLS of others, or begins it to any endpoint.
+    fn wants_tls(&self) -> bool {
+        let tables = self.snapshots.tables().load();
+        let mut chains = tables.listeners().flat_map(|listener| listener.all_chains());
+        let mut sockets = tables.clusters().flat_map(|cluster| &cluster.spec.sockets);
+        chains.any(|chain| chain.tls.is_some()) || sockets.any(|socket| socket.tls.is_some())
+    }
+
+    fn why_nobody(&self) -> String {
+        let Some(status) = &self.identity.status else {
+            return "the configuration wants TLS, and there is no certificate: no CA and no files are configured"
+                .to_owned();
+        };
+        match status.progress().error {
+            Some(error) => format!("no certificate from the CA yet: {error}"),
+            None => "waiting for the first certificate from the CA".to_owned(),
+        }
     }
 
     fn why_incomplete(&self) -> String {

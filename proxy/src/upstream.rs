@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::origdst::canonical;
 use crate::peers::PeerId;
 use crate::principals::Principal;
-use crate::tls::Inside;
+use crate::tls::{Inside, NoTls};
 
 /// Where a connection came in.
 #[derive(Debug, Clone)]
@@ -128,7 +128,8 @@ pub(crate) async fn connect(
 ) -> Result<Conn, Failure> {
     let begun = Instant::now();
     let made = connect_within(path, target, inside, cluster.spec.connect_timeout).await;
-    if made.as_ref().is_err_and(|failure| *failure == Failure::UpstreamConnect) {
+    // That this proxy has no certificate is not the endpoint's fault.
+    if made.as_ref().is_err_and(|failure| failure.is_connect() && *failure != Failure::UpstreamTls(NoTls::NoSvid)) {
         rest(cluster, target, begun.elapsed(), path.now());
     }
     let counter = if made.is_ok() { &cluster.usage.connected } else { &cluster.usage.connects_failed };

@@ -1,15 +1,22 @@
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
 
 use engine::Kind;
 use mesh_proxy::daemon::Daemon;
+use mesh_proxy::identity::Identity;
+use mesh_proxy::readiness::Readiness;
 use runtime::CancellationToken;
+use runtime::authority::Root;
+use runtime::svid;
 use serde_json::Value;
 use tonic::Status;
 
 use crate::ads::{Ads, Stream};
 use crate::eventually;
-use crate::resources::{cluster, endpoint, garbage, listener, resources, routes};
+use crate::resources::{cluster, endpoint, garbage, listener, resources, routes, tls_cluster};
 use crate::upstream::{answering, get, status};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// A proxy that runs until the test is over.
 struct Proxy {
@@ -61,11 +68,15 @@ impl Proxy {
 
 /// Answers a first stream with a listener, a route to cluster `a`, and an endpoint.
 async fn first_configuration(stream: &mut Stream, upstream: SocketAddr) {
+    first_with(stream, &cluster("a"), upstream).await;
+}
+
+async fn first_with(stream: &mut Stream, cluster: &str, upstream: SocketAddr) {
     let node = stream.request_for(Kind::Cluster).await.node.expect("the first request names the node");
     assert_eq!(node.id, "gateway~127.0.0.1~gw-x.mesh-system~mesh-system.svc.cluster.local");
     assert_eq!(node.user_agent_name, "mesh-proxy");
     stream.request_for(Kind::Listener).await;
-    assert_eq!(stream.exchange(Kind::Cluster, resources("1", &cluster("a")), &[]).await, None);
+    assert_eq!(stream.exchange(Kind::Cluster, resources("1", cluster), &[]).await, None);
     assert_eq!(stream.request_for(Kind::Endpoints).await.resource_names_subscribe, ["a"]);
     let endpoints = resources("1", &endpoint("a", upstream.port()));
     assert_eq!(stream.exchange(Kind::Endpoints, endpoints, &[]).await, None);
@@ -98,6 +109,32 @@ async fn a_proxy_without_pilot_waits_says_so_and_becomes_ready_when_pilot_comes(
     eventually("readiness", || proxy.ready.check().ok()).await;
     assert_eq!(status(&get(proxy.readiness, "/healthz/ready").await.expect("it listens")), 200);
     assert!(get(address, "/").await.expect("the listener is open").ends_with("hello"));
+    proxy.leaves(ads).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_to_speak_tls_is_not_ready_before_it_has_a_certificate() {
+    let mut ads = Ads::started().await;
+    let proxy = started(&ads);
+    first_with(&mut ads.stream().await, &tls_cluster("a"), SocketAddr::from(([127, 0, 0, 1], 1))).await;
+    proxy.listens().await;
+    let reason = eventually("a failed attempt at the CA", || {
+        let reason = proxy.ready.check().expect_err("others would be refused");
+        reason.strip_prefix("no certificate from the CA yet: ").map(str::to_owned)
+    });
+    let reason = reason.await;
+    assert!(reason.contains("ca-token cannot be read"), "{reason}");
+
+    let id = "spiffe://cluster.local/ns/mesh-system/sa/gateway".parse().expect("an identity");
+    let root = Root::new("root").expect("a root");
+    let (publisher, svids) = svid::channel();
+    let has_one = Readiness { identity: Identity { svids, status: None }, ..proxy.ready.clone() };
+    assert!(has_one.check().expect_err("there is none").contains("no CA and no files are configured"));
+    publisher.publish(
+        root.svid(&id, SystemTime::now() - HOUR, 24 * HOUR).expect("an SVID"),
+        root.bundle(&id).expect("a bundle"),
+    );
+    assert_eq!(has_one.check(), Ok(()));
     proxy.leaves(ads).await;
 }
 

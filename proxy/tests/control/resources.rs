@@ -87,3 +87,26 @@ pub fn endpoint(cluster: &str, port: u16) -> String {
 "
     )
 }
+
+/// A cluster with endpoints by EDS, all of which are called by mutual TLS.
+pub fn tls_cluster(name: &str) -> String {
+    format!(
+        "{}    transport_socket_matches:
+    - name: mesh-tls
+      match: {{}}
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+          common_tls_context:
+            alpn_protocols: [mesh-h2, mesh]
+            tls_certificate_sds_secret_configs: [{{ name: default }}]
+            combined_validation_context:
+              default_validation_context:
+                match_typed_subject_alt_names:
+                - {{ san_type: URI, matcher: {{ exact: 'spiffe://cluster.local/ns/shop/sa/reviews' }} }}
+              validation_context_sds_secret_config: {{ name: ROOTCA }}
+",
+        cluster(name)
+    )
+}

@@ -69,7 +69,7 @@ pub(crate) fn every_pod_is_replaced_under_load_and_no_request_fails(mesh: &Mesh)
     assert!(after.keys().any(|name| name.starts_with("mesh-system/mesh-pilot-")), "{after:?}");
     assert!(after.keys().any(|name| name.starts_with("mesh-system/mesh-ingressgateway-")), "{after:?}");
     println!("  {sent} pages while {} pods were replaced, none failed", before.len());
-    assert!(sent >= 50, "{sent} pages are no load");
+    assert!(sent > before.len(), "{sent} pages are no load");
 }
 
 pub(crate) fn a_changed_file_restarts_only_what_it_changes(mesh: &Mesh) {
