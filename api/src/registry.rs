@@ -23,6 +23,7 @@ mod endpoints;
 mod ingress;
 mod mixer;
 mod protocol;
+mod put;
 mod resource;
 
 pub use protocol::protocol;

@@ -1,5 +1,5 @@
 //! How many P-256 signing requests a CA answers per second of one core's time, end to end: a real CA on a thread of its
-//! own, whose time is the scheduler's; the caller is on another.
+//! own, whose time is the scheduler's; the callers, which are as many pods as requests, and the API server are on others.
 //!
 //! `reading and signing` is the least that any CA can do. `on an open connection` is what istio-csr does.
 //! `a connection each` is what daemons of this mesh do: a handshake with the post-quantum group for each request.
@@ -22,9 +22,9 @@ use runtime::svid::{Key, KeyKind};
 use tokio::net::TcpStream;
 use tonic_prost::ProstCodec;
 
-use world::{AUDIENCE, SERVER, World};
+use world::{SERVER, World};
 
-/// Requests that are made beforehand, as making one is the caller's work.
+/// Pods; their requests are made beforehand, as making one is the caller's work.
 const MADE: usize = 256;
 /// Requests that are under way at a time.
 const AT_A_TIME: usize = 16;
@@ -77,34 +77,44 @@ fn cpu_of(thread: &str) -> Duration {
     Duration::from_nanos(run.expect("a number"))
 }
 
-/// A CA on a thread of its own.
+/// A CA on a thread of its own, and the cluster's API on another.
 struct Served {
     authority: Authority,
-    token: String,
+    /// A token of each pod.
+    tokens: Vec<String>,
     thread: String,
     end: tokio::sync::oneshot::Sender<()>,
     joined: std::thread::JoinHandle<()>,
+    _api: tokio::runtime::Runtime,
 }
 
 impl Served {
     fn start() -> Self {
+        let api =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let world = api.block_on(World::start());
+        let pod = |nth: usize| {
+            let name = format!("reviews-{nth}");
+            world.pod("default", &name, "reviews", "reviews");
+            world.pod_token("default", "reviews", &name)
+        };
+        let tokens: Vec<String> = (0..MADE).map(pod).collect();
+        let first = tokens[0].clone();
         let (tell, told) = mpsc::channel();
         let (end, ended) = tokio::sync::oneshot::channel();
         let joined = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let world = World::start().await;
                 let ca = world.ca().await;
-                let token = world.token("default", "reviews", AUDIENCE);
-                let file = world.token_file(&token);
+                let file = world.token_file(&first);
                 let link = std::fs::read_link("/proc/thread-self").expect("Linux tells");
-                tell.send((ca.authority(Some(file)), token, link.display().to_string())).expect("it is waited for");
+                tell.send((ca.authority(Some(file)), link.display().to_string())).expect("it is waited for");
                 let _ = ended.await;
                 ca.stop().await;
             });
         });
-        let (authority, token, thread) = told.recv().expect("it starts");
-        Served { authority, token, thread, end, joined }
+        let (authority, thread) = told.recv().expect("it starts");
+        Served { authority, tokens, thread, end, joined, _api: api }
     }
 
     fn end(self) {
@@ -127,10 +137,11 @@ async fn on_an_open_connection(served: &Served, csrs: &[String], seconds: u64) {
     });
     let endpoint = tonic::transport::Endpoint::from_static("http://ca");
     let channel = endpoint.connect_with_connector(connector).await.expect("connected");
-    let ask = |csr: String| {
+    let ask = |nth: usize| {
+        let (csr, token) = (csrs[nth].clone(), &served.tokens[nth]);
         let mut grpc = tonic::client::Grpc::new(channel.clone());
         let mut request = tonic::Request::new(CertificateRequest { csr, validity_duration: 0, metadata: None });
-        let token = format!("Bearer {}", served.token).parse().expect("a token");
+        let token = format!("Bearer {token}").parse().expect("a token");
         request.metadata_mut().insert("authorization", token);
         async move {
             grpc.ready().await.expect("connected");
@@ -139,33 +150,27 @@ async fn on_an_open_connection(served: &Served, csrs: &[String], seconds: u64) {
             let _ = grpc.unary(request, path, codec).await.expect("issued");
         }
     };
-    measure("on an open connection", served, csrs, seconds, ask).await;
+    measure("on an open connection", served, seconds, ask).await;
 }
 
 /// A connection for each request.
 async fn a_connection_each(served: &Served, csrs: &[String], seconds: u64) {
     let authority = Authority { dial: plain_dial(), ..served.authority.clone() };
-    let ask = |csr: String| {
-        let authority = authority.clone();
+    let ask = |nth: usize| {
+        let (csr, authority) = (csrs[nth].clone(), authority.clone());
         async move {
             let (_publisher, svids) = runtime::svid::channel();
             let request = CertificateRequest { csr, validity_duration: 0, metadata: None };
             let _ = authority.request(&svids, request).await.expect("issued");
         }
     };
-    measure("a connection each", served, csrs, seconds, ask).await;
+    measure("a connection each", served, seconds, ask).await;
 }
 
-async fn measure<F: Future<Output = ()>>(
-    what: &str,
-    served: &Served,
-    csrs: &[String],
-    seconds: u64,
-    ask: impl Fn(String) -> F,
-) {
+async fn measure<F: Future<Output = ()>>(what: &str, served: &Served, seconds: u64, ask: impl Fn(usize) -> F) {
     let end = SystemTime::now() + Duration::from_secs(seconds);
     let before = cpu_of(&served.thread);
-    let wanted = csrs.iter().cycle().take_while(|_| SystemTime::now() < end);
-    let count = stream::iter(wanted).map(|csr| ask(csr.clone())).buffer_unordered(AT_A_TIME).count().await;
+    let wanted = (0..MADE).cycle().take_while(|_| SystemTime::now() < end);
+    let count = stream::iter(wanted).map(ask).buffer_unordered(AT_A_TIME).count().await;
     report(what, count.try_into().unwrap_or(0), cpu_of(&served.thread) - before);
 }

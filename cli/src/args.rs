@@ -1,17 +1,13 @@
 //! The command line: what can be typed, what it means, and what is said to a slip.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser};
 
-use crate::commands::{
-    authz, ca, completion, create, debug, delete, describe, diff, edit, get, inject, install, local, proxy_config,
-    proxy_status, validate, version, wait, write,
-};
+use crate::commands::Command;
 use crate::error::{EXIT_CODES, Error};
+use crate::flags::Global;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,140 +39,6 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// Which mesh, and where in it.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Which mesh")]
-pub struct Global {
-    /// Namespace; by default that of the context
-    #[arg(short = 'n', long, global = true, value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
-    /// Context of the kubeconfig
-    #[arg(long, global = true, value_name = "CONTEXT")]
-    pub context: Option<String>,
-    /// Kubeconfig file; by default $KUBECONFIG, else a running local mesh, else ~/.kube/config
-    #[arg(long, global = true, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// A local mesh, by the name it was started with
-    #[arg(long = "name", global = true, value_name = "MESH", conflicts_with_all = ["context", "kubeconfig"])]
-    pub mesh: Option<String>,
-}
-
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Runs a mesh on this machine, without root, containers or Kubernetes
-    Local(local::LocalArgs),
-    /// Creates objects; fails if one is there already
-    Create(create::CreateArgs),
-    /// Replaces objects; fails if one is not there
-    Replace(write::ReplaceArgs),
-    /// Creates or updates objects
-    Apply(write::ApplyArgs),
-    /// Deletes objects by file, or by kind and name
-    Delete(delete::DeleteArgs),
-    /// Shows what `apply` would change
-    Diff(diff::DiffArgs),
-    /// Changes an object in an editor
-    Edit(edit::EditArgs),
-    /// Waits until proxies have applied objects, or objects are as they should be
-    Wait(wait::WaitForArgs),
-    /// Shows objects
-    Get(get::GetArgs),
-    /// Shows what applies to a pod, a service or a rule, and what is wrong with it
-    Describe(describe::DescribeArgs),
-    /// Checks files without a mesh, and reports all problems at once
-    Validate(validate::ValidateArgs),
-    /// Adds the sidecar to the workloads of a file, without a mesh
-    #[command(visible_alias = "inject")]
-    KubeInject(inject::InjectArgs),
-    /// Takes the sidecar out of the workloads of a file again
-    Uninject(inject::UninjectArgs),
-    /// Shows whether every proxy follows the control plane
-    #[command(visible_alias = "ps")]
-    ProxyStatus(proxy_status::StatusArgs),
-    /// Shows what a proxy has been told: listeners, routes, clusters, endpoints
-    #[command(visible_alias = "pc")]
-    ProxyConfig(proxy_config::ConfigArgs),
-    /// Shows and manages identities: the CA, certificates, join tokens
-    Ca(ca::CaArgs),
-    /// Collects configuration, logs, events and versions into one archive
-    Debug(debug::DebugArgs),
-    /// Says who may call what, and why
-    Authz(authz::AuthzArgs),
-    /// Installs the control plane in a Kubernetes cluster
-    Install(install::InstallArgs),
-    /// Removes the control plane from a Kubernetes cluster
-    Uninstall(install::UninstallArgs),
-    /// Prints what a shell needs to complete commands, names, pods, …
-    Completion(completion::CompletionArgs),
-    /// Shows the versions of client, control plane and proxies
-    Version(version::VersionArgs),
-}
-
-/// How long to wait until every proxy has applied a change.
-#[derive(Debug, Clone, Default, Args)]
-pub struct WaitArgs {
-    /// Wait until every proxy concerned has applied the change, by default for up to 30s
-    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "DURATION", default_missing_value = "30s", value_parser = duration)]
-    pub wait: Option<Duration>,
-}
-
-/// Reads `-f`.
-#[derive(Debug, Clone, Default, Args)]
-pub struct FileArgs {
-    /// File, directory, or `-` for standard input; can be repeated
-    #[arg(short = 'f', long = "filename", value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-    /// Look into directories within directories
-    #[arg(short = 'R', long)]
-    pub recursive: bool,
-}
-
-/// What `--dry-run` can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum DryRun {
-    /// Nothing is sent
-    Client,
-    /// The server checks it and changes nothing
-    Server,
-}
-
-/// What `--dry-run` can be where objects are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Trial {
-    /// Nothing is sent
-    Client,
-    /// The server checks it and changes nothing
-    Server,
-    /// Of authentication policies: whom they would cut off, by what proxies have seen
-    Traffic,
-}
-
-/// Reads a duration: `3s`, `500ms`, `1m30s`.
-///
-/// # Errors
-/// When the text is no duration.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let not = || "not a duration, write it as `3s`, `500ms` or `1m30s`".to_owned();
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(not)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| not())?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
-        let unit = match &rest[digits..unit_end] {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return Err(not()),
-        };
-        total += Duration::try_from_secs_f64(number * unit).map_err(|_| not())?;
-        rest = &rest[unit_end..];
-    }
-    if text.is_empty() { Err(not()) } else { Ok(total) }
 }
 
 /// Parses the command line.
@@ -309,15 +171,5 @@ mod tests {
     #[test]
     fn the_argument_tree_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_are_written_as_usual() {
-        for (text, millis) in [("3s", 3000), ("500ms", 500), ("1m30s", 90_000), ("1.5s", 1500), ("1h", 3_600_000)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "3", "s", "3x", "-1s", "3 s"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
     }
 }

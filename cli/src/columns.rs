@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::output::Paint;
+use crate::paint::Paint;
 use crate::pod;
 use crate::resources::{Resource, name_of, namespace_of, text};
 use crate::table::{Table, age};

@@ -24,9 +24,62 @@ pub mod version;
 pub mod wait;
 pub mod write;
 
-use crate::App;
-use crate::args::Command;
+use clap::Subcommand;
+
+use crate::app::App;
 use crate::error::Error;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs a mesh on this machine, without root, containers or Kubernetes
+    Local(local::LocalArgs),
+    /// Creates objects; fails if one is there already
+    Create(create::CreateArgs),
+    /// Replaces objects; fails if one is not there
+    Replace(write::ReplaceArgs),
+    /// Creates or updates objects
+    Apply(write::ApplyArgs),
+    /// Deletes objects by file, or by kind and name
+    Delete(delete::DeleteArgs),
+    /// Shows what `apply` would change
+    Diff(diff::DiffArgs),
+    /// Changes an object in an editor
+    Edit(edit::EditArgs),
+    /// Waits until proxies have applied objects, or objects are as they should be
+    Wait(wait::WaitForArgs),
+    /// Shows objects
+    Get(get::GetArgs),
+    /// Shows what applies to a pod, a service or a rule, and what is wrong with it
+    Describe(describe::DescribeArgs),
+    /// Checks files without a mesh, and reports all problems at once
+    Validate(validate::ValidateArgs),
+    /// Adds the sidecar to the workloads of a file, without a mesh
+    #[command(visible_alias = "inject")]
+    KubeInject(inject::InjectArgs),
+    /// Takes the sidecar out of the workloads of a file again
+    Uninject(inject::UninjectArgs),
+    /// Shows whether every proxy follows the control plane
+    #[command(visible_alias = "ps")]
+    ProxyStatus(proxy_status::StatusArgs),
+    /// Shows what a proxy has been told: listeners, routes, clusters, endpoints
+    #[command(visible_alias = "pc")]
+    ProxyConfig(proxy_config::ConfigArgs),
+    /// Shows and manages identities: the CA, certificates, join tokens
+    Ca(ca::CaArgs),
+    /// Collects configuration, logs, events and versions into one archive
+    Debug(debug::DebugArgs),
+    /// Says who may call what, and why
+    Authz(authz::AuthzArgs),
+    /// Installs the control plane in a Kubernetes cluster
+    Install(install::InstallArgs),
+    /// Removes the control plane from a Kubernetes cluster
+    Uninstall(install::UninstallArgs),
+    /// Prints what a shell needs to complete commands, names, pods, …
+    Completion(completion::CompletionArgs),
+    /// Shows the versions of client, control plane and proxies
+    Version(version::VersionArgs),
+}
 
 /// Runs a command.
 ///

@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use api::suggest::closest;
 use kube::config::Kubeconfig;
 
-use crate::args::Global;
 use crate::error::Error;
+use crate::flags::Global;
 use crate::settings::Settings;
+
+/// File in a local mesh's state directory that holds the root which vouches for its Pilot.
+pub const ROOT_FILE: &str = "root-cert.pem";
 
 /// The mesh that a command is about, found without any connection.
 #[derive(Debug, Clone)]

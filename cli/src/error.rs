@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use api::problem::{Problem, Severity};
 use serde_json::{Value, json};
 
-use crate::output::Paint;
+use crate::paint::Paint;
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use api::problem::{Location, Problem};
 use api::registry::{Registry, Resource};
 use serde_json::Value;
 
-use crate::args::FileArgs;
 use crate::error::{Error, count, io_words};
+use crate::flags::FileArgs;
 
 /// A text and the name by which the user knows it.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::jsonpath::Template;
+use crate::paint::Paint;
 use crate::settings::Settings;
 
 /// How data is written.
@@ -55,57 +56,6 @@ impl FromStr for Format {
     }
 }
 
-/// Whether and how words are coloured on one stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Paint {
-    colour: bool,
-}
-
-impl Paint {
-    /// No colour.
-    pub const PLAIN: Paint = Paint { colour: false };
-
-    fn with(self, codes: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{codes}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    /// Something that failed.
-    #[must_use]
-    pub fn error(self, text: &str) -> String {
-        self.with("1;31", text)
-    }
-
-    /// Something that needs a look.
-    #[must_use]
-    pub fn warning(self, text: &str) -> String {
-        self.with("1;33", text)
-    }
-
-    /// What to do next.
-    #[must_use]
-    pub fn hint(self, text: &str) -> String {
-        self.with("1;36", text)
-    }
-
-    /// Something that went well.
-    #[must_use]
-    pub fn good(self, text: &str) -> String {
-        self.with("32", text)
-    }
-
-    /// Something that stands out.
-    #[must_use]
-    pub fn strong(self, text: &str) -> String {
-        self.with("1", text)
-    }
-
-    /// Something in the background.
-    #[must_use]
-    pub fn dim(self, text: &str) -> String {
-        self.with("2", text)
-    }
-}
-
 /// The two streams of a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Ui {
@@ -126,8 +76,8 @@ impl Ui {
         let colour = !settings.no_color && settings.term.as_deref() != Some("dumb");
         let (out, err) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Ui {
-            out: Paint { colour: colour && out },
-            err: Paint { colour: colour && err },
+            out: Paint::of(colour && out),
+            err: Paint::of(colour && err),
             is_live: err && settings.term.as_deref() != Some("dumb"),
             can_ask: err && io::stdin().is_terminal(),
         }

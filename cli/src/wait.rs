@@ -7,7 +7,7 @@ use api::messages::Applied;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::App;
+use crate::app::App;
 use crate::error::{Error, count};
 use crate::mesh::Daemon;
 use crate::resources::{Resource, name_of, namespace_of, version_of};

@@ -18,7 +18,10 @@ mod lines;
 mod probes;
 mod same;
 mod socket;
+mod spot;
 mod take;
+mod taker;
+mod writer;
 
 use lines::{Edit, Lines};
 
@@ -108,7 +111,7 @@ fn put_into(
     injection: &Injection,
     judging: Option<&mut Judging<'_>>,
 ) -> Result<Changed, Vec<Problem>> {
-    let mut renderer = insert::Renderer::default();
+    let mut renderer = writer::Renderer::default();
     let what = "the sidecar cannot be put into this text";
     change((file, text), what, judging, |lines, node, edits| {
         let object = node.to_json();

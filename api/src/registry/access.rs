@@ -1,8 +1,9 @@
 //! Objects that decide who may call what.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::put::put_in;
 use super::{MixerKind, Registry, Resource, mixer};
 use crate::config::Meant;
 use crate::model::{Access, AuthenticationPolicy, Key, KeySource, Shared};
@@ -32,19 +33,6 @@ pub(super) fn put(access: &mut Shared<Access>, resource: Resource, key: &Key, me
         (Resource::Mixer { kind, .. }, meant) => mixer::put(access, kind, key, meant),
         _ => false,
     }
-}
-
-type Objects<K, V> = BTreeMap<K, Arc<V>>;
-
-pub(super) fn put_in<K: Ord + Clone, V: PartialEq>(
-    access: &mut Shared<Access>,
-    objects: fn(&Access) -> &Objects<K, V>,
-    objects_mut: fn(&mut Access) -> &mut Objects<K, V>,
-    key: &K,
-    value: Option<V>,
-) -> bool {
-    // What copies of the model share is not copied when nothing changes.
-    objects(access).get(key).map(|old| &**old) != value.as_ref() && super::put(objects_mut(access), key, value)
 }
 
 /// Whether what is in force stays so when a new version of the object is wrong.

@@ -1,7 +1,7 @@
 //! Rules, and the handlers and instances that they refer to.
 
 use super::MixerKind;
-use super::access::put_in;
+use super::put::put_in;
 use crate::config::Meant;
 use crate::model::{Access, Handler, Instance, Key, Reference, Shared};
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::route_rule::create;
 use super::write::WriteOptions;
-use crate::App;
+use crate::app::App;
 use crate::error::Error;
 
 const EXAMPLES: &str = "\

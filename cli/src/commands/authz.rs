@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::App;
-use crate::args::FileArgs;
+use crate::app::App;
 use crate::error::{Error, Exit, io_words};
+use crate::flags::FileArgs;
 use crate::output::Format;
 
 use self::verdict::{Verdict, judge};

@@ -14,10 +14,10 @@ use runtime::svid::join::{JoinToken, field};
 use serde_json::{Value, json};
 
 use super::proxy_config::secrets;
-use crate::App;
-use crate::args::duration;
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::flags::duration;
 use crate::mesh::{self, known};
 use crate::output::Format;
 use crate::resources::{name_of, namespace_of};

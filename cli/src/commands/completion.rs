@@ -12,12 +12,12 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
 use serde_json::Value;
 
-use crate::App;
-use crate::args::Global;
+use crate::app::App;
 use crate::cluster::{Cluster, Selection};
 use crate::context;
 use crate::discovery::Kinds;
 use crate::error::Error;
+use crate::flags::Global;
 use crate::mesh::items;
 use crate::output::Ui;
 use crate::resources::{self, name_of, namespace_of};
@@ -74,18 +74,17 @@ pub fn script(shell: &str) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Answers a shell's script, if that is who asks; says whether it was.
+/// Answers a shell's script, if that is who asks, by the whole command line; says whether it was.
 ///
 /// # Errors
 /// When the script asks in a way that is not understood.
-pub fn answer(arguments: &[OsString]) -> Result<bool, clap::Error> {
+pub fn answer(tree: fn() -> clap::Command, arguments: &[OsString]) -> Result<bool, clap::Error> {
     let here = std::env::current_dir().ok();
-    CompleteEnv::with_factory(command).var(VARIABLE).try_complete(arguments.to_vec(), here.as_deref())
+    CompleteEnv::with_factory(|| command(tree())).var(VARIABLE).try_complete(arguments.to_vec(), here.as_deref())
 }
 
 /// The command line with what completes its values.
-fn command() -> clap::Command {
-    let mut command = crate::args::command();
+fn command(mut command: clap::Command) -> clap::Command {
     for (path, argument, complete) in [
         (&["get"][..], "kind", kinds as fn(&OsStr) -> Vec<CompletionCandidate>),
         (&["get"], "names", names),

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::authentication_policy::AuthenticationPolicyArgs;
 use super::route_rule::RouteRuleArgs;
 use super::write::{self, Verb, WriteArgs};
-use crate::App;
+use crate::app::App;
 use crate::error::Error;
 
 const EXAMPLES: &str = "\

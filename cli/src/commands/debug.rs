@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use self::collect::Bundle;
-use crate::App;
+use crate::app::App;
 use crate::error::{Error, count, io_words};
 use crate::mesh;
 use crate::resources::{name_of, namespace_of};

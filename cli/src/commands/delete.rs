@@ -6,10 +6,10 @@ use api::problem::Problem;
 use clap::Args;
 
 use super::target::{Target, TargetArgs};
-use crate::App;
-use crate::args::{DryRun, WaitArgs, duration};
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::error::{Error, count};
+use crate::flags::{DryRun, WaitArgs, duration};
 use crate::mesh;
 use crate::wait::{self, Change};
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 use self::live::Live;
 use self::report::Report;
 use super::target::Target;
-use crate::App;
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::discovery::Kinds;
 use crate::error::Error;

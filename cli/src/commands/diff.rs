@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use similar::TextDiff;
 
 use super::write::{self, Done, Planned, Verb, written};
-use crate::App;
-use crate::args::FileArgs;
+use crate::app::App;
 use crate::error::{Error, Exit, count};
+use crate::flags::FileArgs;
 use crate::objects;
-use crate::output::Paint;
+use crate::paint::Paint;
 use crate::resources::name_of;
 
 const EXAMPLES: &str = "\

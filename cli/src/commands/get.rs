@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 
 use super::write::name_line;
-use crate::App;
+use crate::app::App;
 use crate::cluster::{Cluster, Selection};
 use crate::columns;
 use crate::discovery::Kinds;

@@ -11,10 +11,10 @@ use install::text::{self, Changed, Report};
 use install::{Images, Injection, Skip};
 use serde_json::{Value, json};
 
-use crate::App;
-use crate::args::FileArgs;
+use crate::app::App;
 use crate::context;
 use crate::error::{Error, count, io_words};
+use crate::flags::FileArgs;
 use crate::objects::{self, Source};
 use crate::resources::hyphenated;
 
@@ -217,7 +217,7 @@ fn root(app: &App, args: &InjectArgs) -> Result<String, Error> {
             .map_err(|e| Error::failed(format!("cannot read {}: {}", path.display(), io_words(&e))));
     }
     let name = app.global.mesh.as_deref().unwrap_or("default");
-    let kept = context::state_dir(name, &app.settings).map(|dir| dir.join(super::local::ROOT_FILE));
+    let kept = context::state_dir(name, &app.settings).map(|dir| dir.join(context::ROOT_FILE));
     if let Some(root) = kept.ok().and_then(|path| std::fs::read_to_string(path).ok()) {
         return Ok(root);
     }

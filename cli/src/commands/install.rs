@@ -10,12 +10,12 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::write::{self, Done, Planned, Verb, done_line};
-use crate::App;
-use crate::args::{DryRun, duration};
+use crate::app::App;
 use crate::certificate;
 use crate::cluster::Cluster;
 use crate::discovery::Kinds;
 use crate::error::{Error, Exit};
+use crate::flags::{DryRun, duration};
 use crate::mesh::{is_ready, items, known};
 use crate::objects::Object;
 use crate::output::Format;

@@ -21,15 +21,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::App;
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::context;
 use crate::error::Error;
 
 pub use supervise::hidden;
-
-/// File in a local mesh's state directory that holds the root which vouches for its Pilot.
-pub const ROOT_FILE: &str = "root-cert.pem";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::App;
+use crate::app::App;
 use crate::error::{Error, count};
 use crate::mesh;
 use crate::output::Format;

@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use self::compare::Comparison;
-use crate::App;
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::error::{Error, Exit};
 use crate::mesh;
-use crate::output::{Format, Paint};
+use crate::output::Format;
+use crate::paint::Paint;
 use crate::resources::{name_of, namespace_of};
 use crate::table::{Table, age};
 

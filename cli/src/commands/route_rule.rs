@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::write::{self, Verb, WriteOptions};
-use crate::App;
+use crate::app::App;
 use crate::error::Error;
 use crate::objects::{self, Source};
 

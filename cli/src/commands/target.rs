@@ -3,11 +3,11 @@
 use clap::Args;
 
 use super::write::{Verb, label, plan};
-use crate::App;
-use crate::args::FileArgs;
+use crate::app::App;
 use crate::cluster::{Cluster, Selection};
 use crate::discovery::Kinds;
 use crate::error::Error;
+use crate::flags::FileArgs;
 use crate::mesh::items;
 use crate::objects;
 use crate::resources::{Resource, name_of, namespace_of};

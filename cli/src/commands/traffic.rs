@@ -16,7 +16,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::describe::live::Live;
-use crate::App;
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::error::{Error, Exit, count};
 use crate::mesh;

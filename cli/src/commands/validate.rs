@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::App;
-use crate::args::FileArgs;
+use crate::app::App;
 use crate::error::{Error, Exit, count, problem_text};
+use crate::flags::FileArgs;
 use crate::objects;
 
 const EXAMPLES: &str = "\

@@ -6,7 +6,7 @@ use api::messages::Proxies;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::App;
+use crate::app::App;
 use crate::context;
 use crate::error::{Error, Exit, count};
 use crate::mesh;

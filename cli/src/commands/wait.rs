@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt as _;
 
 use super::target::{Target, TargetArgs};
-use crate::App;
-use crate::args::duration;
+use crate::app::App;
 use crate::cluster::{Cluster, Selection};
 use crate::error::Error;
+use crate::flags::duration;
 use crate::jsonpath::Template;
 use crate::mesh::{self, items};
 use crate::resources::{text, version_of};

@@ -7,11 +7,11 @@ use clap::Args;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use crate::App;
-use crate::args::{FileArgs, Trial, WaitArgs, duration};
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::discovery;
 use crate::error::{Error, count};
+use crate::flags::{FileArgs, Trial, WaitArgs, duration};
 use crate::mesh;
 use crate::objects::{self, Object};
 use crate::output::Format;

@@ -7,8 +7,8 @@ use api::yaml::{Entry, Node, Value};
 use serde_json::{Value as Json, json};
 
 use super::Obstacle;
-use super::insert::Spot;
 use super::lines::{Edit, Lines, flow_end, last_line};
+use super::spot::Spot;
 use crate::inject::{Additions, Original, Rewrite};
 
 /// What a line of the user's begins with while the proxy's stands below it.

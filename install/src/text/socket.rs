@@ -3,8 +3,9 @@
 use api::yaml::{Node, Value};
 
 use super::Obstacle;
-use super::insert::{Spot, Writer};
-use super::take::Taker;
+use super::spot::Spot;
+use super::taker::Taker;
+use super::writer::Writer;
 use crate::inject::{Additions, Granted};
 
 /// Adds what containers lack to reach the socket.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::verdict::Target;
 use super::{Caller, CheckArgs, Question, Service, identity, simple_caller, with_namespace};
-use crate::App;
+use crate::app::App;
 use crate::cluster::{Cluster, Selection};
 use crate::error::Error;
 use crate::mesh::{self, items, known};

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::verdict::Target;
 use super::{Caller, CheckArgs, Question, Service, identity, simple_caller, with_namespace};
-use crate::App;
+use crate::app::App;
 use crate::error::Error;
 use crate::objects;
 use crate::resources::{name_of, namespace_of, text};

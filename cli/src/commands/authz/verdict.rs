@@ -12,7 +12,7 @@ use engine::trace::{Recording, Step};
 use serde_json::{Value, json};
 
 use super::Question;
-use crate::App;
+use crate::app::App;
 use crate::error::Error;
 use crate::output::Format;
 

@@ -8,10 +8,10 @@ use api::messages::{AuthorityStatus, Rotation};
 use clap::{Args, ValueEnum};
 use tokio::time::{Instant, sleep};
 
-use crate::App;
-use crate::args::duration;
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::flags::duration;
 use crate::mesh;
 use crate::wait::took;
 

@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 
 use super::scrub;
-use crate::App;
+use crate::app::App;
 use crate::cluster::{Cluster, Selection};
 use crate::commands::local::streams::{containers, log_path, read_log};
 use crate::error::Error;

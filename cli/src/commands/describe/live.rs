@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use api::messages::{Proxies, ProxyStatus};
-use api::model::{DestinationPolicy, Host, Key, Mesh, Model, RouteRule};
+use api::model::{DestinationPolicy, Host, Key, Labels, Mesh, Model, RouteRule};
 use api::registry::{Registry, Resource as Source};
 use futures_util::future::join_all;
 use serde_json::Value;
 
+use super::report::Report;
 use crate::cluster::{Cluster, Selection};
 use crate::columns;
 use crate::error::Error;
@@ -167,4 +168,30 @@ pub(super) async fn events(cluster: &Cluster, namespace: &str, name: &str) -> Re
         vec![age(&when(event), now), word("type"), word("reason"), word("message").replace('\n', " ")]
     };
     Ok(events.iter().skip(events.len().saturating_sub(SHOWN)).map(row).collect())
+}
+
+/// Says what is not known: objects that could not be listed, and what proxies have.
+pub(super) fn say_what_is_unknown(live: &Live, report: &mut Report) {
+    for what in &live.not_listed {
+        report.warning(what, "what follows from them is missing above");
+    }
+    if let Some(error) = live.no_pilot() {
+        report.warning(
+            format!("what proxies have applied is not known: {}", error.message()),
+            "see `meshctl get pods -n mesh-system`",
+        );
+    }
+}
+
+/// Number of pods that serve a service and have these labels.
+pub(super) fn endpoints_with(live: &Live, host: &Host, labels: &Labels) -> usize {
+    let endpoints = live.model().endpoints.get(host).cloned().unwrap_or_default();
+    let mut pods: Vec<&Key> = endpoints
+        .iter()
+        .filter(|it| labels.iter().all(|(key, value)| it.workload.labels.get(key) == Some(value)))
+        .map(|it| &it.workload.key)
+        .collect();
+    pods.sort();
+    pods.dedup();
+    pods.len()
 }

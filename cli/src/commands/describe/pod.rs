@@ -4,7 +4,7 @@ use api::model::{Action, Host, Key, RouteRule, Workload};
 use api::names::{DEFAULT_TRUST_DOMAIN, PROXY_CONTAINER};
 use serde_json::Value;
 
-use super::live::{Live, events, rule_cells};
+use super::live::{Live, events, rule_cells, say_what_is_unknown};
 use super::report::Report;
 use super::{problems, service};
 use crate::cluster::Cluster;
@@ -42,19 +42,6 @@ pub(super) async fn describe(cluster: &Cluster, live: &mut Live, pod: &Value) ->
     report.add(problems::of_pod(live, pod, namespace.as_ref(), &hosts));
     say_what_is_unknown(live, &mut report);
     Ok(report)
-}
-
-/// Says what is not known: objects that could not be listed, and what proxies have.
-pub(super) fn say_what_is_unknown(live: &Live, report: &mut Report) {
-    for what in &live.not_listed {
-        report.warning(what, "what follows from them is missing above");
-    }
-    if let Some(error) = live.no_pilot() {
-        report.warning(
-            format!("what proxies have applied is not known: {}", error.message()),
-            "see `meshctl get pods -n mesh-system`",
-        );
-    }
 }
 
 fn facts(pod: &Value, workload: Option<&Workload>) -> Vec<(&'static str, String)> {

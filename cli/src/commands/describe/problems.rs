@@ -5,9 +5,8 @@ use api::model::{Action, Endpoint, Host, Protocol, Resolution, RouteRule, Servic
 use api::names::{CLASSIC_NAMESPACE_INJECTION, INJECT};
 use serde_json::Value;
 
-use super::live::Live;
+use super::live::{Live, endpoints_with};
 use super::report::Finding;
-use super::rules::endpoints_with;
 use crate::mesh;
 use crate::resources::{name_of, namespace_of, text};
 

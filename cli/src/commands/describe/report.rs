@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use crate::output::Paint;
+use crate::paint::Paint;
 use crate::table::Table;
 
 /// Everything that is said of an object.

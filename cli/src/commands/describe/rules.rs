@@ -1,9 +1,9 @@
 //! A route rule or destination policy: its place among the others, and who has applied it.
 
-use api::model::{Action, Host, Key, Labels};
+use api::model::{Action, Host, Key};
 use serde_json::Value;
 
-use super::live::{Live, rule_cells};
+use super::live::{Live, endpoints_with, rule_cells, say_what_is_unknown};
 use super::problems;
 use super::report::Report;
 use crate::columns;
@@ -71,7 +71,7 @@ pub(super) async fn describe(live: &mut Live, target: &Target, object: &Value) -
     if let (Some(host), "DestinationPolicy") = (&host, kind) {
         report.add(problems::of_destination(live, host));
     }
-    super::pod::say_what_is_unknown(live, &mut report);
+    say_what_is_unknown(live, &mut report);
     Ok(report)
 }
 
@@ -88,17 +88,4 @@ fn targets(live: &Live, rule: &Key) -> Vec<Vec<String>> {
         ]
     };
     to.iter().map(row).collect()
-}
-
-/// Number of pods that serve a service and have these labels.
-pub(super) fn endpoints_with(live: &Live, host: &Host, labels: &Labels) -> usize {
-    let endpoints = live.model().endpoints.get(host).cloned().unwrap_or_default();
-    let mut pods: Vec<&Key> = endpoints
-        .iter()
-        .filter(|it| labels.iter().all(|(key, value)| it.workload.labels.get(key) == Some(value)))
-        .map(|it| &it.workload.key)
-        .collect();
-    pods.sort();
-    pods.dedup();
-    pods.len()
 }

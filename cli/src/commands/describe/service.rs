@@ -6,7 +6,7 @@ use api::model::{Endpoint, Health, Host, Key, Model, Protocol, Resolution, Servi
 use engine::generate::authentication;
 use serde_json::Value;
 
-use super::live::{Live, events, rule_cells};
+use super::live::{Live, events, rule_cells, say_what_is_unknown};
 use super::problems;
 use super::report::Report;
 use crate::cluster::Cluster;
@@ -62,7 +62,7 @@ pub(super) async fn describe(cluster: &Cluster, live: &mut Live, object: &Value)
     report.rows("Ingress", &["INGRESS", "HOST", "PATH"], ingress_rows(live, &host));
     report.rows("Events", &["AGE", "TYPE", "REASON", "MESSAGE"], events(cluster, namespace, name).await?);
     report.add(problems::of_service(live, &service, &endpoints));
-    super::pod::say_what_is_unknown(live, &mut report);
+    say_what_is_unknown(live, &mut report);
     Ok(report)
 }
 

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
 use super::Mesh;
-use crate::App;
+use crate::app::App;
 use crate::error::{Error, io_words};
 use crate::wait::took;
 

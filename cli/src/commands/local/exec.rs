@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::Mesh;
 use super::streams::container;
-use crate::App;
+use crate::app::App;
 use crate::error::Error;
 use crate::mesh;
 use crate::resources::{name_of, namespace_of};

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Mesh;
-use crate::App;
+use crate::app::App;
 use crate::error::{Error, count};
 use crate::resources::namespace_of;
 

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
 use super::Mesh;
-use crate::App;
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::error::{Error, io_words};
 use crate::mesh::{self, known};
@@ -356,6 +356,6 @@ mod tests {
         assert_eq!(port(None, "web"), Some(8080));
         assert_eq!(port(None, "15000"), Some(15000));
         let error = resolve(&pod, None, "wbe").expect_err("there is none");
-        assert!(error.to_text(crate::output::Paint::PLAIN).contains("its ports: 8080 (web)"));
+        assert!(error.to_text(crate::paint::Paint::PLAIN).contains("its ports: 8080 (web)"));
     }
 }

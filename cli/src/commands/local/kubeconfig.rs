@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Mesh;
-use crate::App;
+use crate::app::App;
 use crate::error::{Error, io_words};
 use crate::resources::text;
 

@@ -6,7 +6,7 @@ use http::Request;
 
 use super::Mesh;
 use super::streams::{container, log_path};
-use crate::App;
+use crate::app::App;
 use crate::error::{Error, io_words};
 use crate::mesh;
 use crate::resources::{name_of, namespace_of};

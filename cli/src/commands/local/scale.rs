@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::Mesh;
 use super::workloads::{self, Wanted};
-use crate::App;
-use crate::args::duration;
+use crate::app::App;
 use crate::error::{Error, count};
+use crate::flags::duration;
 use crate::mesh::known;
 use crate::output::Format;
 use crate::resources::{name_of, namespace_of};

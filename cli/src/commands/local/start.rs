@@ -145,7 +145,7 @@ mod tests {
         std::fs::write(&path, "old\nerror: port 8080 is in use\nhint: choose another with --port\n").expect("written");
         let error = ended(&path, 4, "exit status: 1");
         assert_eq!(
-            error.to_text(crate::output::Paint::PLAIN),
+            error.to_text(crate::paint::Paint::PLAIN),
             "error: port 8080 is in use\nhint: choose another with --port\n"
         );
     }

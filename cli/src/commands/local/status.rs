@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Mesh;
 use super::progress::{PodState, key};
-use crate::App;
+use crate::app::App;
 use crate::cluster::Selection;
 use crate::error::{Error, Exit};
 use crate::mesh::{items, known};

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::Mesh;
 use super::failures::{late, stop_at_failures};
 use super::progress::Picture;
-use crate::App;
+use crate::app::App;
 use crate::cluster::{Cluster, Selection};
 use crate::error::Error;
 use crate::mesh::{items, known, of_app};

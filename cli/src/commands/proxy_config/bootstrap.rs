@@ -9,7 +9,7 @@ use engine::generate::Bootstrap;
 use serde_json::{Value, json};
 
 use super::ConfigArgs;
-use crate::App;
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::error::{Error, io_words};
 use crate::mesh::known;

@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::ConfigArgs;
-use crate::App;
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::mesh::{self, Connection};

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use runtime::svid::report::Report;
 use serde_json::json;
 
-use crate::App;
+use crate::app::App;
 use crate::error::Error;
 use crate::output::Format;
 use crate::table::{Table, duration};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::output::Paint;
+use crate::paint::Paint;
 use crate::table::Table;
 
 pub(super) use clusters::clusters;

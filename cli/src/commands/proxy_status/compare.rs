@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::messages::{ProxyResources, ResourceStatus};
 use serde_json::{Value, json};
 
-use crate::App;
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::error::{Error, count};
 use crate::mesh::{self, Daemon, known};
