@@ -7,6 +7,7 @@ mod admission;
 mod answer;
 mod apply;
 mod asked;
+mod caller;
 mod classic;
 pub mod defaults;
 mod discovery;
@@ -39,8 +40,9 @@ mod verbs;
 mod webhook;
 mod whole;
 
+pub use caller::Caller;
 pub use error::{ApiError, ApiResult, Reason};
-pub use operations::{Caller, ObjectKey, PatchTarget};
+pub use operations::{ObjectKey, PatchTarget};
 pub use patch::PatchKind;
 pub use pki::{Pki, PkiError};
 pub use request::fuzz as fuzz_request;

@@ -5,6 +5,7 @@ pub mod debug;
 pub mod hash;
 pub mod keys;
 pub mod metrics;
+pub mod objects;
 pub mod registry;
 pub mod resource;
 pub mod settings;

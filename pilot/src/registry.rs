@@ -5,7 +5,6 @@
 //! batches, and no delay is fixed.
 
 mod nodes;
-mod objects;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,8 +17,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 pub use self::nodes::Nodes;
-pub use self::objects::{ObjectState, Objects};
 use crate::metrics::Metrics;
+use crate::objects::{self, Objects};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::source::{Change, key_of};
 

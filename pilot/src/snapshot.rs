@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub use self::changes::{Changes, Log};
 pub use self::tables::Tables;
 pub use self::view::View;
-use crate::registry::Objects;
+use crate::objects::Objects;
 
 /// What all proxies should have, at one moment.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use kube::{Api, Client};
 use runtime::CancellationToken;
 use serde_json::{Value as Json, json};
 
-use crate::registry::ObjectState;
+use crate::objects::ObjectState;
 use crate::snapshot::Snapshots;
 
 /// The condition's type.

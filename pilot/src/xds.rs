@@ -1,5 +1,6 @@
 //! Serves what proxies should have: delta ADS over TLS.
 
+mod ads;
 pub mod codec;
 pub mod identity;
 pub mod nack;
@@ -12,15 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Tasks;
-use runtime::svid::renew::Status;
-use runtime::svid::{PeerVerifier, Peers, Svids};
+use runtime::svid::{PeerVerifier, Peers};
 use runtime::tls::TlsListener;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tonic::transport::Server;
 
+pub use self::ads::{Ads, OwnIdentity};
 pub use self::proxies::{Proxies, Proxy};
-pub use self::service::Ads;
 use runtime::certificate::{Certificate, CertificateError};
 
 /// How often a silent connection is asked whether it is still there, and how long it may take to answer.
@@ -29,25 +28,6 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 const STREAMS_PER_CONNECTION: u32 = 8;
 /// Largest request's headers: a token and little more.
 const HEADER_BYTES: u32 = 64 * 1024;
-
-/// Who Pilot is to proxies. Clones share it.
-#[derive(Debug, Clone)]
-pub struct OwnIdentity {
-    /// The certificate and the roots in force.
-    pub svids: Svids,
-    /// How renewals go.
-    pub status: Status,
-    /// Goes up when every proxy is to renew its identity.
-    pub renewals: Arc<watch::Sender<u64>>,
-}
-
-impl OwnIdentity {
-    /// Has everybody renew: Pilot itself, and all proxies that are connected to it.
-    pub fn renew_all(&self) {
-        self.status.renew_now();
-        self.renewals.send_modify(|count| *count += 1);
-    }
-}
 
 /// Serves ADS on `listener` until the tasks are cancelled.
 ///

@@ -6,8 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::caller::Caller;
 use super::object::{array, name, namespace, text};
-use super::operations::Caller;
 use super::resources::Resource;
 use super::webhook::{self, CallError};
 use super::{Api, ApiError, ApiResult, Reason, Selection, Store, defaults, object};

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
 use super::ApiResult;
-use super::operations::Caller;
+use super::caller::Caller;
 use super::request::{Form, Query, Target};
 
 /// A request for objects or part of one, by someone who may make it.

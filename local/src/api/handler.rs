@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::answer::{self, Answer};
 use super::asked::Asked;
-use super::operations::Caller;
+use super::caller::Caller;
 use super::rbac::{self, Action};
 use super::request::{Form, Place, Query, Target};
 use super::tokens::{ISSUER, User};

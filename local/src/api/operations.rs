@@ -7,33 +7,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::admission::{Operation, Review};
+use super::caller::Caller;
 use super::object::metadata;
 use super::patch::{self, PatchKind};
 use super::resources::Resource;
 use super::store::{DeleteOptions, Deleted, Part};
-use super::tokens::User;
 use super::{Api, ApiError, ApiResult, Reason, Selection, apply, classic, defaults, object, pods};
-
-/// On whose behalf something is done, and whether really.
-#[derive(Debug, Clone, Default)]
-pub struct Caller {
-    /// On whose behalf.
-    pub user: User,
-    /// Everything is checked and nothing changed.
-    pub dry_run: bool,
-}
-
-impl Caller {
-    /// A part of the system itself.
-    pub fn system(component: &str) -> Self {
-        let user = User {
-            name: format!("system:{component}"),
-            groups: vec![super::rbac::MASTERS.to_owned(), "system:authenticated".to_owned()],
-            ..User::default()
-        };
-        Self { user, dry_run: false }
-    }
-}
 
 /// How often a patch is tried again when the object changes in between.
 const ATTEMPTS: usize = 16;

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
 use super::asked::Asked;
+use super::caller::Caller;
 use super::object;
-use super::operations::{Caller, ObjectKey, PatchTarget, place};
+use super::operations::{ObjectKey, PatchTarget, place};
 use super::patch::PatchKind;
 use super::request::Form;
 use super::store::{DeleteOptions, Deleted, Part};

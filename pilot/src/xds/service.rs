@@ -3,11 +3,10 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-use runtime::{Tasks, svid};
+use runtime::svid;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -16,14 +15,10 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
-use super::OwnIdentity;
+use super::ads::Ads;
 use super::codec::{self, DeltaCodec};
 use super::identity::Shown;
-use super::proxies::Proxies;
 use super::stream::Stream;
-use crate::metrics::Metrics;
-use crate::snapshot::Snapshots;
-use runtime::token::Authenticator;
 
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const STATE_OF_THE_WORLD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
@@ -32,25 +27,6 @@ const LARGEST_REQUEST: usize = 16 << 20;
 /// Responses that wait for the connection: at most one of each type is on its way at any time, a few requests to renew,
 /// and an error.
 const RESPONSES: usize = 16;
-
-/// The aggregated discovery service, delta form only. Clones share everything.
-#[derive(Clone)]
-pub struct Ads {
-    /// Who may connect.
-    pub authenticator: Authenticator,
-    /// What they get.
-    pub snapshots: Snapshots,
-    /// Who is connected.
-    pub proxies: Proxies,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// Who Pilot is to proxies, and when theirs are to be renewed.
-    pub identity: OwnIdentity,
-    /// Whom the streams' tasks belong to.
-    pub tasks: Tasks,
-    /// Pilot's pod, which responses name.
-    pub name: Arc<str>,
-}
 
 impl NamedService for Ads {
     const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";

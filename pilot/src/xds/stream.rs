@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
+use super::ads::Ads;
 use super::codec::Response;
 use super::identity::{self, Identity, Shown};
 use super::proxies::Proxy;
-use super::service::Ads;
 use super::state::{Heard, Push};
 use crate::snapshot::View;
 

@@ -15,7 +15,7 @@ const DELETIONS: usize = 1024;
 
 /// Whether objects of the resource are the users' own kinds, whose state is shown.
 #[must_use]
-pub(super) fn is_ours(resource: Resource) -> bool {
+pub(crate) fn is_ours(resource: Resource) -> bool {
     resource.is_ours()
 }
 
