@@ -4,6 +4,7 @@
 //! makes a decision of tables and a request. No IO, no clock, no random source: dice are an argument.
 
 pub mod access;
+pub mod admission;
 pub mod balance;
 pub mod compile;
 pub mod decide;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::access::{Denied, Half};
+use crate::admission::{Denied, Half};
 use crate::request::Request;
 use crate::tables::{
     AccessPolicy, Domain, Fault, FaultShare, HeaderMatch, Name, PathMatch, Rbac, Route, Subject, VirtualHost,

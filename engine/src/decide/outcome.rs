@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{Admission, Denied};
+use crate::admission::{Admission, Denied};
 use crate::path::{split_query, without_port};
 use crate::request::Request;
 use crate::tables::{
