@@ -8,7 +8,6 @@
 mod grpc;
 mod http;
 mod settings;
-mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use runtime::Tasks;
+use runtime::probe_tls::any_certificate;
 use tokio_rustls::TlsConnector;
 
 use crate::connect::Connector;
@@ -130,7 +130,7 @@ impl Prober {
             probes: probes.all().map(watched).collect(),
             address: address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             connector: Connector { mark },
-            tls: tls::any_certificate()?,
+            tls: any_certificate()?,
             tasks,
         })
     }

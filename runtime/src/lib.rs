@@ -11,6 +11,7 @@ pub mod drain;
 pub mod exit;
 pub mod logging;
 pub mod metrics;
+pub mod probe_tls;
 pub mod settings;
 pub mod signals;
 pub mod svid;

@@ -13,8 +13,8 @@ use tokio_rustls::TlsConnector;
 /// # Errors
 ///
 /// When the crypto library supports no TLS version, which it does.
-pub(super) fn any_certificate() -> Result<TlsConnector, rustls::Error> {
-    let provider = runtime::tls::provider();
+pub fn any_certificate() -> Result<TlsConnector, rustls::Error> {
+    let provider = crate::tls::provider();
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
         .dangerous()
