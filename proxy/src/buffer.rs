@@ -98,6 +98,26 @@ impl Buffer {
         self.bytes.get_mut(end..).unwrap_or_default()
     }
 
+    /// As [`Buffer::space`], for at most so many bytes and without taking a larger buffer than they need.
+    pub(crate) fn space_within(&mut self, most: usize) -> &mut [u8] {
+        let class = SIZES.iter().position(|size| *size >= most);
+        if let Some(class) = class.filter(|class| self.is_empty() && self.class >= *class) {
+            if self.class > class {
+                self.release();
+                self.class = class;
+            }
+            self.was_filled = false;
+        }
+        let space = self.space();
+        let most = most.min(space.len());
+        space.get_mut(..most).unwrap_or_default()
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Room for `count` bytes; less only if the largest buffer has no more.
     pub(crate) fn room(&mut self, count: usize) -> &mut [u8] {
         if self.bytes.is_empty() {
@@ -211,6 +231,23 @@ mod tests {
         assert_eq!(buffer.space().len(), 256 * 1024, "a stream that goes on goes on at its size");
         buffer.park();
         assert_eq!(buffer.space().len(), 16 * 1024, "a new one begins small");
+    }
+
+    #[test]
+    fn a_buffer_that_may_take_little_is_small_again() {
+        let mut buffer = Buffer::default();
+        for _ in 0..3 {
+            fill_all(&mut buffer);
+            buffer.consume(usize::MAX);
+        }
+        assert_eq!(buffer.memory(), 256 * 1024);
+        for _ in 0..3 {
+            assert_eq!(buffer.space_within(16 * 1024).len(), 16 * 1024);
+            buffer.fill(16 * 1024);
+            assert_eq!(buffer.memory(), 16 * 1024);
+            buffer.consume(usize::MAX);
+        }
+        assert_eq!(buffer.space_within(usize::MAX).len(), 64 * 1024, "it grows on");
     }
 
     #[test]

@@ -134,6 +134,11 @@ impl Conn {
 
     /// Reads once. `Ok(0)` is the peer's end of its bytes; an error of kind `OutOfMemory` is a full buffer.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_read_within(cx, usize::MAX)
+    }
+
+    /// As [`Conn::poll_read`], at most so many bytes.
+    pub(crate) fn poll_read_within(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         // No buffer is held over a wait.
         if self.rx.is_empty() {
             let is_ready = match &mut self.io {
@@ -151,7 +156,7 @@ impl Conn {
                 }
             }
         }
-        let space = self.rx.space();
+        let space = self.rx.space_within(most);
         if space.is_empty() {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
@@ -165,6 +170,11 @@ impl Conn {
         self.rx.fill(count);
         self.received += count as u64;
         Poll::Ready(Ok(count))
+    }
+
+    /// Bytes of memory that what was read takes, used up or not.
+    pub(crate) fn memory(&self) -> usize {
+        self.rx.memory() + if let Io::Secure(secure) = &self.io { secure.memory() } else { 0 }
     }
 
     /// The address of this end.

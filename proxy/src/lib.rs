@@ -5,6 +5,7 @@ pub mod admin;
 mod admission;
 pub mod app_probe;
 pub mod authorise;
+mod budget;
 mod buffer;
 pub mod codec;
 mod conn;

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use foldhash::fast::FixedState;
 use h2::client::SendRequest;
 use runtime::Tasks;
 use tokio::sync::watch;
 
+use crate::budget::{Budget, Spent};
 use crate::conn::Conn;
 use crate::failure::Failure;
 use crate::frames::FrameLimits;
@@ -60,7 +60,8 @@ enum Making {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    send: SendRequest<Bytes>,
+    send: SendRequest<Spent>,
+    budget: Budget,
     active: AtomicU32,
     served: AtomicU32,
     /// How many requests it may have; then it takes no more.
@@ -124,6 +125,11 @@ impl Lease {
     /// Who has proved to be at the other end.
     pub(crate) fn peer(&self) -> Principal {
         self.channel.peer
+    }
+
+    /// What the connection may still have waiting for its peer.
+    pub(crate) fn budget(&self) -> Budget {
+        self.channel.budget.clone()
     }
 
     fn on(channel: &Arc<Channel>) -> Self {

@@ -8,6 +8,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
+use crate::budget::{Budget, Spent, Turn};
 use crate::multiplex::Lease;
 
 /// Bytes of a body that are handed to a connection at once; the rest waits for the peer's window.
@@ -18,14 +19,17 @@ const PIECE: usize = 64 * 1024;
 pub(crate) struct Stream {
     side: Side,
     recv: Option<RecvStream>,
-    send: Option<SendStream<Bytes>>,
+    send: Option<SendStream<Spent>>,
+    /// What the connection may still have waiting for its peer.
+    pub(crate) budget: Budget,
+    turn: Turn,
     /// Whether anything of a final response has been sent, or the stream is over.
     pub(crate) has_started: bool,
 }
 
 #[derive(Debug)]
 enum Side {
-    Client(SendResponse<Bytes>),
+    Client(SendResponse<Spent>),
     Upstream { response: ResponseFuture, _lease: Lease },
 }
 
@@ -49,13 +53,16 @@ pub(crate) enum Answered {
 
 impl Stream {
     /// A stream on which a client has sent a request.
-    pub(crate) fn of_client(recv: RecvStream, respond: SendResponse<Bytes>) -> Self {
-        Stream { side: Side::Client(respond), recv: Some(recv), send: None, has_started: false }
+    pub(crate) fn of_client(recv: RecvStream, respond: SendResponse<Spent>, budget: Budget) -> Self {
+        let turn = Turn::default();
+        Stream { side: Side::Client(respond), recv: Some(recv), send: None, budget, turn, has_started: false }
     }
 
     /// A stream on which a request's head has been sent to an upstream.
-    pub(crate) fn of_upstream(response: ResponseFuture, send: SendStream<Bytes>, lease: Lease) -> Self {
-        Stream { side: Side::Upstream { response, _lease: lease }, recv: None, send: Some(send), has_started: false }
+    pub(crate) fn of_upstream(response: ResponseFuture, send: SendStream<Spent>, lease: Lease) -> Self {
+        let (budget, turn) = (lease.budget(), Turn::default());
+        let side = Side::Upstream { response, _lease: lease };
+        Stream { side, recv: None, send: Some(send), budget, turn, has_started: false }
     }
 
     /// The next answer of the upstream.
@@ -92,7 +99,7 @@ impl Stream {
         }
     }
 
-    /// Sends as much of `data` as the peer's window allows; with `ends`, its last byte ends the body. Ready when all of it
+    /// Sends as much of `data` as the peer's window and the connection's budget allow; with `ends`, its last byte ends the body. Ready when all of it
     /// has been handed over.
     pub(crate) fn poll_send(
         &mut self,
@@ -115,9 +122,13 @@ impl Stream {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            let now = data.split_to(piece.min(room));
+            let now = match self.budget.poll_spend(cx, piece.min(room), &mut self.turn) {
+                Poll::Ready(now) => data.split_to(now),
+                Poll::Pending if sent > 0 => return Poll::Ready(Ok(sent)),
+                Poll::Pending => return Poll::Pending,
+            };
             sent += now.len();
-            send.send_data(now, ends && data.is_empty())?;
+            send.send_data(self.budget.spent(now), ends && data.is_empty())?;
         }
         Poll::Ready(Ok(sent))
     }
@@ -127,7 +138,7 @@ impl Stream {
         let Some(send) = &mut self.send else { return Ok(()) };
         match trailers {
             Some(trailers) if !trailers.is_empty() => send.send_trailers(trailers),
-            _ => send.send_data(Bytes::new(), true),
+            _ => send.send_data(Spent::free(Bytes::new()), true),
         }
     }
 
@@ -152,7 +163,7 @@ impl Stream {
     pub(crate) fn send_whole(&mut self, response: http::Response<()>, body: &[u8]) -> Result<(), h2::Error> {
         self.send_response(response, body.is_empty())?;
         match &mut self.send {
-            Some(send) if !body.is_empty() => send.send_data(Bytes::copy_from_slice(body), true),
+            Some(send) if !body.is_empty() => send.send_data(Spent::free(Bytes::copy_from_slice(body)), true),
             _ => Ok(()),
         }
     }

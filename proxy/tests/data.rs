@@ -21,6 +21,8 @@ mod frames;
 mod hostile;
 #[path = "data/http2.rs"]
 mod http2;
+#[path = "data/http2_budget.rs"]
+mod http2_budget;
 #[path = "data/http2_flow.rs"]
 mod http2_flow;
 #[path = "data/leaving.rs"]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use engine::tables::Http;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 
 use super::plan::Head;
 use super::{Chosen, Next, Session};
+use crate::budget::{Budget, Spent};
 use crate::codec::Malformed;
 use crate::conn::Conn;
 use crate::data::DataPath;
@@ -80,12 +80,14 @@ pub(super) async fn serve(
         early: 0,
         ended: None,
     };
+    let budget = Budget::new();
     let mut streams = FuturesUnordered::new();
     std::future::poll_fn(|cx| {
         while let Poll::Ready(Some((request, respond))) = client.poll_accept(cx) {
             let http = Arc::clone(client.chosen.look_up(&path.tables.load()));
             let edge = client.chosen.edge(edge);
-            streams.push(serve_stream(path, (http, is_upgraded), (edge, arrival.clone()), request, respond));
+            let stream = (request, respond, budget.clone());
+            streams.push(serve_stream(path, (http, is_upgraded), (edge, arrival.clone()), stream));
         }
         while let Poll::Ready(Some(end)) = streams.poll_next_unpin(cx) {
             client.count(end);
@@ -96,10 +98,10 @@ pub(super) async fn serve(
 }
 
 /// Exchanges the first frames.
-async fn greet(path: &DataPath, edge: Edge, link: &Link) -> Result<Connection<Link, Bytes>, Failure> {
+async fn greet(path: &DataPath, edge: Edge, link: &Link) -> Result<Connection<Link, Spent>, Failure> {
     let mut timer = Deadline::default();
     timer.set(Instant::now(), Some(path.head_timeout));
-    let mut greeting = std::pin::pin!(builder(path, edge).handshake::<_, Bytes>(link.clone()));
+    let mut greeting = std::pin::pin!(builder(path, edge).handshake::<_, Spent>(link.clone()));
     std::future::poll_fn(|cx| {
         let greeted = greeting.as_mut().poll(cx);
         let _ = link.poll_send(cx);
@@ -131,7 +133,7 @@ enum End {
 struct Client<'p> {
     path: &'p DataPath,
     chosen: Chosen,
-    connection: Connection<Link, Bytes>,
+    connection: Connection<Link, Spent>,
     link: Link,
     /// Rings when the connection has been without a stream for too long.
     timer: Deadline,
@@ -146,7 +148,7 @@ struct Client<'p> {
 
 impl Client<'_> {
     /// The next request. Drives the connection beside it.
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<(http::Request<RecvStream>, SendResponse<Bytes>)>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<(http::Request<RecvStream>, SendResponse<Spent>)>> {
         if self.ended.is_some() {
             return Poll::Ready(None);
         }
@@ -258,12 +260,11 @@ async fn serve_stream(
     path: &DataPath,
     (http, is_upgraded): (Arc<Http>, bool),
     (edge, arrival): (Edge, Arrival),
-    request: http::Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    (request, respond, budget): (http::Request<RecvStream>, SendResponse<Spent>, Budget),
 ) -> End {
     let (parts, recv) = request.into_parts();
     let mut parts = Box::new(parts);
-    let mut stream = Stream::of_client(recv, respond);
+    let mut stream = Stream::of_client(recv, respond, budget);
     let mut session = Session::new(path, &http, (edge, arrival));
     let mut no_text = Vec::new();
     session.wake(&mut no_text);

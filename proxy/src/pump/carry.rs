@@ -8,6 +8,7 @@ use http::HeaderMap;
 
 use super::messages::Messages;
 use super::{COALESCED, Framing, Pump, PumpError, chunk};
+use crate::budget::Ahead;
 use crate::codec::{Body, Malformed, Piece};
 use crate::conn::Conn;
 use crate::headers::h2::{grpc_status, trailer_of_text, write_trailers};
@@ -27,6 +28,8 @@ pub(super) struct Carried {
     grpc_status: Option<u8>,
     /// Messages of gRPC, if they are counted.
     messages: Option<Messages>,
+    /// What is held while the receiver's stream waits.
+    ahead: Ahead,
 }
 
 impl Carried {
@@ -105,20 +108,35 @@ impl Pump {
         to: &mut Side<'_>,
     ) -> Poll<Result<(), PumpError>> {
         loop {
-            ready!(self.poll_put(cx, from, to))?;
+            let put = self.poll_put(cx, from, to);
+            self.count_ahead(put.is_pending(), from, to);
+            ready!(put)?;
             if self.ended {
                 if !self.carried.has_put_end {
                     self.put_end(to)?;
                 }
                 return to.poll_flush(cx).map_err(|_| PumpError::Write);
             }
-            match self.poll_take(cx, from) {
+            let most = if let Side::Stream(to) = to { to.budget.may_read() } else { usize::MAX };
+            match self.poll_take(cx, from, most) {
                 Poll::Ready(taken) => taken?,
                 Poll::Pending => {
                     ready!(to.poll_flush(cx)).map_err(|_| PumpError::Write)?;
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// Counts what was read and waits. What comes by a stream its sender counts, by its window.
+    fn count_ahead(&mut self, waits: bool, from: &mut Side<'_>, to: &Side<'_>) {
+        match (from, to) {
+            (Side::Text(from), Side::Stream(to)) if waits => {
+                // No buffer is held over a wait.
+                from.rx.release();
+                self.carried.ahead.hold(self.carried.piece.len() + from.memory(), &to.budget);
+            }
+            _ => self.carried.ahead.let_go(),
         }
     }
 
@@ -188,9 +206,9 @@ impl Pump {
     }
 
     /// Takes the next piece, or the end.
-    fn poll_take(&mut self, cx: &mut Context<'_>, from: &mut Side<'_>) -> Poll<Result<(), PumpError>> {
+    fn poll_take(&mut self, cx: &mut Context<'_>, from: &mut Side<'_>, most: usize) -> Poll<Result<(), PumpError>> {
         match from {
-            Side::Text(from) => self.poll_take_text(cx, from),
+            Side::Text(from) => self.poll_take_text(cx, from, most),
             Side::Stream(from) => {
                 match ready!(from.poll_body(cx)) {
                     Ok(Came::Data(data)) => {
@@ -211,11 +229,11 @@ impl Pump {
         }
     }
 
-    fn poll_take_text(&mut self, cx: &mut Context<'_>, from: &mut Conn) -> Poll<Result<(), PumpError>> {
+    fn poll_take_text(&mut self, cx: &mut Context<'_>, from: &mut Conn, most: usize) -> Poll<Result<(), PumpError>> {
         loop {
             match self.body.next(from.rx.filled()).map_err(PumpError::Malformed)? {
                 Piece::More => {
-                    if ready!(from.poll_read(cx)).map_err(|_| PumpError::Read)? == 0 {
+                    if ready!(from.poll_read_within(cx, most)).map_err(|_| PumpError::Read)? == 0 {
                         let Body::UntilClose = self.body else { return Poll::Ready(Err(PumpError::Truncated)) };
                         self.body = Body::Done;
                     }

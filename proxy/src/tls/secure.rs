@@ -17,6 +17,9 @@ use super::handshake::{Agreed, Handshake};
 use super::records::{Opened, Records, content, whole};
 use crate::buffer::Buffer;
 
+/// The largest record, and something: so much is read at a time at least.
+const LEAST: usize = 32 * 1024;
+
 /// A connection by TLS.
 #[derive(Debug)]
 pub(crate) struct Secure {
@@ -91,7 +94,7 @@ impl Secure {
                 Err(error) => return Poll::Ready(Err(self.fail(error, cx))),
             }
             ready!(self.poll_send(cx))?;
-            ready!(self.poll_more(cx))?;
+            ready!(self.poll_more(cx, LEAST))?;
         }
     }
 
@@ -120,8 +123,13 @@ impl Secure {
         invalid(error)
     }
 
-    /// Reads from the socket once.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Bytes of memory that what has come takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.came.memory() + self.spare.memory()
+    }
+
+    /// Reads from the socket once, for a reader that has room for so many bytes.
+    fn poll_more(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<()>> {
         if self.came.is_empty() {
             // No buffer is held over a wait.
             if self.socket.poll_read_ready(cx)?.is_pending() {
@@ -129,7 +137,7 @@ impl Secure {
                 return Poll::Pending;
             }
         }
-        let mut into = ReadBuf::new(self.came.space());
+        let mut into = ReadBuf::new(self.came.space_within(room.max(LEAST)));
         ready!(Pin::new(&mut self.socket).poll_read(cx, &mut into))?;
         let count = into.filled().len();
         if count == 0 {
@@ -204,7 +212,7 @@ impl Secure {
                 return Poll::Ready(Ok(()));
             }
             if self.spare.is_empty() {
-                ready!(self.poll_more(cx))?;
+                ready!(self.poll_more(cx, into.remaining()))?;
             }
         }
     }

@@ -50,3 +50,12 @@ pub fn bomb(stream: u32, times: usize) -> Vec<u8> {
     block.extend(vec![0x80 | 62; times]);
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
 }
+
+/// Asks on so many streams, with windows that are wide open.
+pub fn greedy(streams: u32) -> Vec<u8> {
+    let block = request("GET");
+    let asked = (0..streams).flat_map(|nth| frame(HEADERS, END_STREAM | END_HEADERS, nth * 2 + 1, &block));
+    let wide = frame(8, 0, 0, &0x7000_0000u32.to_be_bytes());
+    let open = frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+    [&HELLO[..24], &open, &wide, &asked.collect::<Vec<u8>>()].concat()
+}

@@ -46,10 +46,16 @@ impl H2Client {
 
     /// A client that takes so many bytes of a stream before it has released them.
     pub async fn with_window(address: SocketAddr, tasks: &Tasks, window: u32) -> Self {
+        H2Client::with_windows(address, tasks, window, 65_535).await
+    }
+
+    /// As [`H2Client::with_window`], and so many of all streams.
+    pub async fn with_windows(address: SocketAddr, tasks: &Tasks, window: u32, of_all: u32) -> Self {
         let stream = TcpStream::connect(address).await.expect("connects");
         stream.set_nodelay(true).expect("a socket");
         let mut builder = h2::client::Builder::new();
-        let (send, connection) = builder.initial_window_size(window).handshake(stream).await.expect("greets");
+        builder.initial_window_size(window).initial_connection_window_size(of_all);
+        let (send, connection) = builder.handshake(stream).await.expect("greets");
         tasks.spawn_until_cancelled("client", async move {
             let _ = connection.await;
         });
