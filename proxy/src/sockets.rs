@@ -32,8 +32,8 @@ pub struct Sockets {
 
 struct Open {
     address: SocketAddr,
-    additional: Vec<SocketAddr>,
     stop: CancellationToken,
+    additional: HashMap<SocketAddr, CancellationToken>,
 }
 
 /// What of the listeners in force is served. Clones share it.
@@ -119,15 +119,20 @@ impl Sockets {
     /// Opens and closes sockets so that they fit the tables; `false` if one cannot be opened.
     fn reconcile(&mut self, tables: &Tables, swaps: u64) -> bool {
         self.open.retain(|name, open| {
-            let is_same = |listener: &Listener| {
-                listener.bind && listener.address == open.address && listener.additional_addresses == open.additional
-            };
-            let stays = tables.listener(name).is_some_and(|listener| is_same(listener));
-            if !stays {
+            let stays = tables.listener(name).filter(|listener| listener.bind && listener.address == open.address);
+            let additional = stays.map_or(&[][..], |listener| listener.additional_addresses.as_slice());
+            open.additional.retain(|address, stop| {
+                let stays = additional.contains(address);
+                if !stays {
+                    stop.cancel();
+                }
+                stays
+            });
+            if stays.is_none() {
                 tracing::info!(listener = name, address = %open.address, "a listener is gone; its connections go on");
                 open.stop.cancel();
             }
-            stays
+            stays.is_some()
         });
         let mut served = Served { swaps, ..Served::default() };
         let before = self.state.served();
@@ -135,6 +140,7 @@ impl Sockets {
             let name = listener.name.to_string();
             if self.open.contains_key(&name) {
                 let address = before.bound.get(&name).copied().unwrap_or(listener.address);
+                self.start_additional(listener);
                 served.bound.insert(name, address);
                 continue;
             }
@@ -161,11 +167,26 @@ impl Sockets {
         let local = socket.local_addr().map_err(|source| BindError { address: listener.address, source })?;
         let stop = CancellationToken::new();
         self.serve(listener, socket, local, stop.clone());
+        self.open
+            .insert(listener.name.to_string(), Open { address: listener.address, stop, additional: HashMap::new() });
+        self.start_additional(listener);
+        // What was opened ahead and nobody serves refuses connections rather than letting them wait.
+        self.ahead.retain(|address, _| address.port() != listener.address.port());
+        Ok(local)
+    }
+
+    /// Serves those further addresses of a listener that are not served yet; the others are left alone.
+    fn start_additional(&mut self, listener: &Listener) {
         for &address in &listener.additional_addresses {
+            let is_open = |open: &Open| open.additional.contains_key(&address);
+            if self.open.get(listener.name.as_str()).is_none_or(is_open) {
+                continue;
+            }
             let bound = self.take(address).and_then(|socket| {
                 let local = socket.local_addr().map_err(|source| BindError { address, source })?;
                 Ok((socket, local))
             });
+            let stop = CancellationToken::new();
             match bound {
                 Ok((socket, local)) => self.serve(listener, socket, local, stop.clone()),
                 // A machine without IPv6 serves what it can.
@@ -174,12 +195,11 @@ impl Sockets {
                     tracing::warn!(listener = %listener.name, reason, "an additional address is not served");
                 }
             }
+            // One that cannot be served is not tried again as long as the listener has it.
+            if let Some(open) = self.open.get_mut(listener.name.as_str()) {
+                open.additional.insert(address, stop);
+            }
         }
-        // What was opened ahead and nobody serves refuses connections rather than letting them wait.
-        self.ahead.retain(|address, _| address.port() != listener.address.port());
-        let additional = listener.additional_addresses.clone();
-        self.open.insert(listener.name.to_string(), Open { address: listener.address, additional, stop });
-        Ok(local)
     }
 
     fn take(&mut self, address: SocketAddr) -> Result<TcpListener, BindError> {

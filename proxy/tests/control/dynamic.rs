@@ -23,7 +23,7 @@ struct Proxy {
     admin: SocketAddr,
     readiness: SocketAddr,
     snapshots: mesh_proxy::snapshot::Snapshots,
-    ready: mesh_proxy::readiness::Readiness,
+    ready: Readiness,
     leave: CancellationToken,
 }
 
@@ -221,6 +221,33 @@ async fn a_route_to_a_new_cluster_is_acknowledged_when_the_cluster_has_endpoints
     assert_eq!(clusters["clusters"].as_array().map(Vec::len), Some(1));
     assert_eq!(clusters["clusters"][0]["endpoints"][0]["address"], format!("127.0.0.1:{}", new.port()));
     assert_eq!(clusters["clusters"][0]["endpoints"][0]["total"], 1);
+    proxy.leaves(ads).await;
+}
+
+#[tokio::test]
+async fn a_listener_that_gets_another_address_keeps_the_socket_that_it_has() {
+    let mut ads = Ads::started().await;
+    let proxy = started(&ads);
+    let upstream = answering(&ads.tasks, "hello").await;
+    let mut stream = ads.stream().await;
+    first_configuration(&mut stream, upstream).await;
+    let address = proxy.listens().await;
+    let more = "    additional_addresses:
+    - address: { socket_address: { address: 127.0.0.2, port_value: 0 } }
+    filter_chains:";
+    for (version, text) in
+        [("2", listener("http", 0, "r").replace("    filter_chains:", more)), ("3", listener("http", 0, "r"))]
+    {
+        let before = proxy.ready.sockets.served().swaps;
+        assert_eq!(stream.exchange(Kind::Listener, resources(version, &text), &[]).await, None);
+        let served = eventually("the change", || {
+            let served = proxy.ready.sockets.served();
+            (served.swaps > before).then_some(served)
+        });
+        let served = served.await;
+        assert_eq!((served.bound.get("http"), served.failed.len()), (Some(&address), 0), "{served:?}");
+        assert!(get(address, "/").await.expect("the listener is open").ends_with("hello"));
+    }
     proxy.leaves(ads).await;
 }
 
