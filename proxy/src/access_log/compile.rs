@@ -1,7 +1,7 @@
 //! Reads `text %OPERATOR(ARGUMENT):LENGTH% text`.
 
 use super::format::{Format, FormatError, Manner, Part};
-use super::operator::{self, Wrong};
+use super::names::{self, Wrong};
 use super::text::json_escaped;
 
 /// More bytes of a value are never kept.
@@ -80,7 +80,7 @@ fn operator(format: &mut Format, written: &Written<'_>, (column, manner): (usize
             return Err(argument_error(reason));
         }
     };
-    let operator = operator::find(name, argument, format).map_err(|wrong| match wrong {
+    let operator = names::find(name, argument, format).map_err(|wrong| match wrong {
         Wrong::Unknown(near) => FormatError::Unknown { column, name: name.to_owned(), near },
         Wrong::NotInForce => FormatError::NotInForce { column, name: name.to_owned() },
         Wrong::Argument(reason) => argument_error(reason),
