@@ -18,8 +18,11 @@ use super::{handler, pki};
 
 /// Connections that are served at one time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 1024;
-/// A peer that has not finished its TLS handshake or its request's head by then is let go.
+/// A peer that has not finished its TLS handshake by then is let go.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A peer that has not finished its request's head by then is let go. The time between two requests counts as well: it is longer
+/// than Go's clients and kube's keep a connection that rests, so that they end it, and no request meets its end.
+const REST: Duration = Duration::from_secs(120);
 
 /// Serves the API on all listeners until the tasks are told to stop.
 ///
@@ -81,7 +84,7 @@ async fn connection(api: Arc<Api>, stream: TcpStream, acceptor: TlsAcceptor) {
         async move { Ok::<_, std::convert::Infallible>(Box::pin(handler::handle(api, peer, request)).await) }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 << 10);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(REST).max_buf_size(64 << 10);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(250);
     if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "a connection to the local API ended early");

@@ -1,8 +1,15 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview};
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use kube::api::{Api, ListParams, PostParams};
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::server::{Server, until};
 
@@ -99,5 +106,43 @@ async fn nobody_gets_in_without_credentials() {
     let forged: Api<ConfigMap> = Api::default_namespaced(server.client_with_token("a.b.c").await);
     let refused = forged.list(&ListParams::default()).await.expect_err("refused");
     assert!(matches!(&refused, kube::Error::Api(status) if status.code == 401), "{refused}");
+    server.stop().await;
+}
+
+/// A connection by TLS, as a client's pool holds it.
+async fn connect(server: &Server) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let config = server.config().await;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in config.root_cert.as_deref().unwrap_or_default() {
+        roots.add(CertificateDer::from(certificate.clone())).expect("a root");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let tls = tls.expect("versions").with_root_certificates(roots).with_no_client_auth();
+    let port = config.cluster_url.port_u16().expect("a port");
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connects");
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("a handshake")
+}
+
+async fn asks(stream: &mut tokio_rustls::client::TlsStream<TcpStream>) -> String {
+    stream.write_all(b"GET /version HTTP/1.1\r\nHost: api\r\n\r\n").await.expect("sends");
+    let mut bytes = [0; 4096];
+    let count = stream.read(&mut bytes).await.expect("an answer");
+    String::from_utf8_lossy(bytes.get(..count).unwrap_or_default()).into_owned()
+}
+
+#[tokio::test]
+async fn a_connection_that_rests_is_kept_for_longer_than_clients_keep_theirs() {
+    let server = Server::start().await;
+    let mut resting = connect(&server).await;
+    assert!(asks(&mut resting).await.starts_with("HTTP/1.1 "));
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(90)).await;
+    tokio::time::resume();
+    // The server has had its turn when another is served.
+    assert!(asks(&mut connect(&server).await).await.starts_with("HTTP/1.1 "));
+    let answer = asks(&mut resting).await;
+    assert!(answer.starts_with("HTTP/1.1 "), "{answer:?}");
     server.stop().await;
 }
