@@ -17,6 +17,7 @@ mod mutual_tls;
 mod openssl;
 mod operators;
 mod output;
+mod passthrough;
 mod pods;
 mod probes;
 mod reach;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         traffic::requests_between_pods_pass_both_sidecars,
         traffic::an_unknown_path_at_the_gateway_has_no_route,
         grpc::calls_of_grpc_pass_both_sidecars,
+        passthrough::tls_passes_the_gateway_by_its_server_name_to_a_pod_with_a_sidecar,
         routing::without_rules_all_versions_are_seen,
         routing::all_v1_never_shows_stars,
         routing::jason_sees_v2_and_others_do_not,
