@@ -39,6 +39,13 @@ pub(crate) fn what_get_prints_can_be_given_back_to_replace(mesh: &Mesh) {
         let items = json["items"].as_array().cloned().unwrap_or_default();
         items.iter().map(|item| item["spec"].clone()).collect::<Vec<_>>()
     };
+    // What Pilot says of a rule changes its version too, once, as in any Kubernetes: what was read before is too old then.
+    eventually(Duration::from_secs(10), || {
+        let json = mesh.json(&["get", "route-rules", "-o", "json"]);
+        let is_told =
+            |item: &serde_json::Value| item["status"]["conditions"].as_array().is_some_and(|it| !it.is_empty());
+        if json["items"].as_array().into_iter().flatten().all(is_told) { Ok(()) } else { Err(json.to_string()) }
+    });
     let before = specs();
     for format in ["yaml", "json"] {
         let text = mesh.meshctl(&["get", "route-rules", "-o", format]).ok().stdout;
