@@ -51,11 +51,26 @@ impl Client {
     ///
     /// What the socket says, or `InvalidData` when the answer is not HTTP.
     pub fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
+        self.ask_with(method, path, headers, "")
+    }
+
+    /// POST of a body, with these headers besides Host and its length.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Client::ask`].
+    pub fn post(&mut self, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
+        let length = body.len().to_string();
+        self.ask_with("POST", path, &[headers, &[("Content-Length", &length)]].concat(), body)
+    }
+
+    fn ask_with(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
         let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str("\r\n");
+        text.push_str(body);
         let reused = self.connection.is_some();
         match self.exchange(&text) {
             Err(_) if reused => {

@@ -4,6 +4,7 @@
 
 pub mod access_log;
 pub mod http;
+pub mod http2;
 pub mod mesh;
 pub mod offline;
 pub mod programs;

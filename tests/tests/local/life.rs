@@ -74,7 +74,7 @@ pub(crate) fn kill(pid: u32) {
 }
 
 /// Ends a load when it goes out of scope: without it the load of a test that fails would never end.
-struct Until<'a>(&'a AtomicBool);
+pub(crate) struct Until<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Until<'_> {
     fn drop(&mut self) {

@@ -2,13 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Method;
+use mesh_tests::http::Client;
+use mesh_tests::http2;
 use mesh_tests::mesh::Mesh;
 use mesh_tests::programs::{Scratch, eventually, program};
 use serde_json::Value;
 
-use crate::life::under_load;
+use crate::life::{Until, under_load};
 
 /// Pods that are not on their way out, by `namespace/name`, each with the IDs of its running containers.
 fn pods(mesh: &Mesh) -> BTreeMap<String, BTreeSet<String>> {
@@ -49,10 +54,49 @@ pub(crate) fn a_deployment_is_scaled_and_all_of_its_pods_serve(mesh: &Mesh) {
     }
 }
 
+/// A login, whose body has so many bytes.
+fn login(bytes: usize) -> String {
+    format!("username=jason&more={}", "x".repeat(bytes))
+}
+
+/// Logins by POST, each on a connection of its own, so that none of them is sent twice.
+fn posts(mesh: &Mesh, over: &AtomicBool) -> usize {
+    let (body, mut sent) = (login(8 * 1024), 0);
+    while !over.load(Ordering::Relaxed) {
+        let answer = Client::new(mesh.gateway()).post("/login", &[("Connection", "close")], &body);
+        let answer = answer.unwrap_or_else(|error| panic!("POST {sent}: {error}"));
+        assert_eq!(answer.status, 302, "POST {sent}: {}", answer.body);
+        sent += 1;
+    }
+    sent
+}
+
+/// Pages and logins by turns, on one connection of HTTP/2 for as long as it lasts.
+fn by_http2(mesh: &Mesh, over: &AtomicBool) -> usize {
+    let mut client = http2::Client::new(mesh.gateway());
+    let [small, large] = [1, 60].map(|kib| Bytes::from(login(kib * 1024)));
+    let calls = [
+        (Method::GET, "/productpage", Bytes::new(), 200),
+        (Method::POST, "/login", small, 302),
+        (Method::POST, "/login", large, 302),
+    ];
+    let mut sent = 0;
+    while !over.load(Ordering::Relaxed) {
+        for (method, path, body, status) in &calls {
+            let answer = client.ask(method, path, body);
+            let answer = answer.unwrap_or_else(|error| panic!("{method} {sent} by HTTP/2: {error:#}"));
+            assert_eq!(answer.status, *status, "{method} {sent} by HTTP/2: {}", answer.body);
+            assert!(!answer.body.contains("unavailable"), "{method} {sent} by HTTP/2: {}", answer.body);
+            sent += 1;
+        }
+    }
+    sent
+}
+
 pub(crate) fn every_pod_is_replaced_under_load_and_no_request_fails(mesh: &Mesh) {
     mesh.without_rules();
     let before = pods(mesh);
-    let sent = under_load(mesh, || {
+    let replace = || {
         let ran = mesh.meshctl(&["local", "restart", "--all", "--wait"]).ok();
         assert!(ran.stderr.contains("rolled out in"), "{ran:?}");
         // The old ones are still leaving.
@@ -61,6 +105,14 @@ pub(crate) fn every_pod_is_replaced_under_load_and_no_request_fails(mesh: &Mesh)
             let left: Vec<_> = list["items"].as_array().expect("a list").iter().collect();
             if left.len() == before.len() { Ok(()) } else { Err(format!("{} pods", left.len())) }
         });
+    };
+    let over = AtomicBool::new(false);
+    let (sent, posted, by_http2) = std::thread::scope(|scope| {
+        let (posting, by_http2) = (scope.spawn(|| posts(mesh, &over)), scope.spawn(|| by_http2(mesh, &over)));
+        let end = Until(&over);
+        let sent = under_load(mesh, replace);
+        drop(end);
+        (sent, posting.join().expect("no POST failed"), by_http2.join().expect("no request by HTTP/2 failed"))
     });
     let after = pods(mesh);
     assert_eq!(after.len(), before.len());
@@ -68,8 +120,11 @@ pub(crate) fn every_pod_is_replaced_under_load_and_no_request_fails(mesh: &Mesh)
     assert!(stayed.is_empty(), "not replaced: {stayed:?}");
     assert!(after.keys().any(|name| name.starts_with("mesh-system/mesh-pilot-")), "{after:?}");
     assert!(after.keys().any(|name| name.starts_with("mesh-system/mesh-ingressgateway-")), "{after:?}");
-    println!("  {sent} pages while {} pods were replaced, none failed", before.len());
-    assert!(sent > before.len(), "{sent} pages are no load");
+    let pods = before.len();
+    println!(
+        "  {sent} pages, {posted} POSTs and {by_http2} requests by HTTP/2 while {pods} pods were replaced, none failed"
+    );
+    assert!([sent, posted, by_http2].iter().all(|sent| *sent > pods), "that is no load");
 }
 
 pub(crate) fn a_changed_file_restarts_only_what_it_changes(mesh: &Mesh) {
