@@ -15,6 +15,9 @@ pub struct Proxies {
     /// Pilot's own identity, once it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub svid: Option<SvidStatus>,
+    /// The names of the trust domain by which it configures proxies.
+    #[serde(default)]
+    pub trust_domains: Vec<String>,
     /// Every proxy connected to it, by id.
     pub proxies: Vec<ProxyStatus>,
 }
@@ -256,6 +259,9 @@ pub struct AuthorityStatus {
     pub origin: String,
     /// Trust domain of the identities that it issues.
     pub trust_domain: String,
+    /// The name in which it issues them now: a former one, until everybody accepts the trust domain's.
+    #[serde(default)]
+    pub issuing: String,
     /// Other names of the same trust domain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,

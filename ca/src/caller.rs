@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::authority::Authority;
 use crate::join::{Good, JoinError, JoinTokens};
+use crate::naming::Naming;
 
 /// The audience of the tokens that Istio's agents, and cert-manager's `istio-csr`, show.
 const ISTIO_AUDIENCE: &str = "istio-ca";
@@ -178,18 +179,21 @@ pub struct Callers {
     joins: JoinTokens,
     /// Holds SVIDs against the roots in force; what a handshake has just verified is known to be good.
     members: Arc<PeerVerifier>,
+    naming: Naming,
     accounts: Arc<Mutex<HashMap<(String, String), Instant>>>,
 }
 
 impl Callers {
-    /// Asks this API server, and holds SVIDs against the roots that `svids` has.
+    /// Asks this API server, and holds SVIDs against the roots that `svids` has; identities are given in the name that
+    /// `naming` says.
     #[must_use]
-    pub fn new(client: Client, svids: Svids) -> Self {
+    pub fn new(client: Client, svids: Svids, naming: Naming) -> Self {
         Callers {
             members: Arc::new(PeerVerifier::new(svids, Peers::Members)),
             tokens: Authenticator::new(client.clone(), [CA_TOKEN_AUDIENCE, ISTIO_AUDIENCE]),
             joins: JoinTokens::new(client.clone()),
             accounts: Arc::default(),
+            naming,
             client,
         }
     }
@@ -241,12 +245,13 @@ impl Callers {
     }
 
     /// Verifies an SVID once more: the connection may be older than its end, or than the roots in force. The identity is
-    /// given in today's name of the trust domain.
+    /// given in the name of the trust domain in which is issued now.
     fn by_svid(&self, authority: &Authority, chain: &[CertificateDer<'_>]) -> Result<Caller, CallerError> {
         let now = authority.clock().current_time().unwrap_or_else(rustls_pki_types::UnixTime::now);
         let peer = self.members.verify(chain, now, false).map_err(CallerError::Svid)?;
         let (namespace, name) = peer.id.account().ok_or_else(|| CallerError::NoAccount { id: peer.id.clone() })?;
-        let id = SpiffeId::of_account(&authority.policy().domain, namespace, name).map_err(CallerError::Account)?;
+        let id = SpiffeId::of_account(self.naming.domain(authority.policy()), namespace, name)
+            .map_err(CallerError::Account)?;
         Ok(Caller { id, shown: Some(peer.serial.clone()), proof: Proof::Svid { serial: peer.serial } })
     }
 
@@ -255,14 +260,15 @@ impl Callers {
         if let Some((from, to)) = token::validity(text) {
             agree(from, to, authority.now().unwrap_or_else(SystemTime::now))?;
         }
-        let id = SpiffeId::of_account(&authority.policy().domain, &holder.namespace, &holder.service_account);
+        let id =
+            SpiffeId::of_account(self.naming.domain(authority.policy()), &holder.namespace, &holder.service_account);
         Ok(Caller { id: id.map_err(CallerError::Account)?, proof: Proof::Token { pod: holder.pod }, shown: None })
     }
 
     async fn by_join_token(&self, authority: &Authority, text: &str) -> Result<Caller, CallerError> {
         let good = self.joins.find(text, authority.now().unwrap_or_else(SystemTime::now)).await?;
         self.must_exist(&good.namespace, &good.service_account).await?;
-        let id = SpiffeId::of_account(&authority.policy().domain, &good.namespace, &good.service_account);
+        let id = SpiffeId::of_account(self.naming.domain(authority.policy()), &good.namespace, &good.service_account);
         Ok(Caller { id: id.map_err(CallerError::Account)?, proof: Proof::Join(good), shown: None })
     }
 

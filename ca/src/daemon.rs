@@ -23,8 +23,9 @@ use crate::debug::{self, Debug, Rotating};
 use crate::holders::kept::Holders;
 use crate::holders::{Record, seconds};
 use crate::metrics::Metrics;
-use crate::rotation::Rotator;
+use crate::naming::Naming;
 use crate::rotation::pilots::Pilots;
+use crate::rotation::{Rotator, Waiting};
 use crate::service::Issuing;
 use crate::settings::{Listen, Settings};
 use crate::store::Store;
@@ -120,36 +121,44 @@ impl Ca {
         tasks.spawn("authority", following.run(tasks.token().clone()));
         let holders = Holders::new(client.clone(), before(&authority.load()));
         tasks.spawn("holders", holders.clone().run(tasks.token().clone()));
+        let naming = naming(&authority.load(), &holders).await;
         let rotator = Rotator {
             client: client.clone(),
             store: store.clone(),
             policy: settings.policy.clone(),
             authority: Arc::clone(&authority),
             holders: holders.clone(),
-            pilots: Pilots { client: client.clone(), certificate: certificate.clone(), port: settings.pilot_debug },
+            pilots: Pilots {
+                client: client.clone(),
+                certificate: certificate.clone(),
+                port: settings.pilot_debug,
+                naming: naming.clone(),
+            },
+            naming: naming.clone(),
             pod: settings.pod.clone(),
             look: Arc::clone(&look),
             looked: seen.clone(),
-            waiting: watch::Sender::default(),
+            waiting: watch::Sender::new(Waiting::at_first(&settings.pod)),
         };
         let waiting = rotator.waiting.subscribe();
         tasks.spawn("rotation", rotator.run(tasks.token().clone()));
         let verifier = Arc::new(PeerVerifier::new(svids.clone(), Peers::Members).optional());
         let config = certificate.verifying_server_config(verifier, &[b"h2"])?;
-        let callers = Callers::new(client.clone(), svids);
+        let callers = Callers::new(client.clone(), svids, naming.clone());
         serve(
             Issuing {
                 authority: Arc::clone(&authority),
                 callers,
                 metrics: Arc::clone(&metrics),
                 holders,
+                naming: naming.clone(),
                 permits: Arc::new(Semaphore::new(settings.bounds.requests)),
             },
             csr,
             (config, settings.bounds.connections),
             &tasks,
         );
-        let rotating = Rotating { store, policy: settings.policy.clone(), look, seen, waiting };
+        let rotating = Rotating { store, policy: settings.policy.clone(), look, seen, waiting, naming };
         let debugging = Debug::new(client, Arc::clone(&authority), Arc::clone(&metrics), rotating, &settings.pod);
         let router = debug::router(debugging, registered.router());
         let config = certificate.server_config(&[b"http/1.1"])?;
@@ -159,6 +168,21 @@ impl Ca {
         tracing::info!(csr = %addresses.csr, debug = %addresses.debug, "listening");
         Ok(Ca { addresses, authority, metrics, tasks })
     }
+}
+
+/// In which name to issue at first. Without the records it is the former one, which everybody accepts.
+async fn naming(authority: &Authority, holders: &Holders) -> Naming {
+    let naming = Naming::of(authority.policy());
+    if !naming.is_known() {
+        match holders.all(authority.now().unwrap_or_else(SystemTime::now)).await {
+            Ok(ledger) => naming.remember(&ledger, authority.policy(), &authority.bundle().version()),
+            Err(error) => {
+                let error = runtime::exit::chain(&error);
+                tracing::warn!(error, "who knows the new name of the trust domain cannot be read now");
+            }
+        }
+    }
+    naming
 }
 
 /// What may have been issued before there were records, in a mesh that is older than they are.

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::authority::{Authority, Plan, Policy};
 use crate::metrics::Metrics;
+use crate::naming::Naming;
 use crate::rotation::Waiting;
 use crate::store::{Step, Store};
 
@@ -44,6 +45,8 @@ pub struct Rotating {
     pub seen: watch::Receiver<u64>,
     /// Who has not acknowledged.
     pub waiting: watch::Receiver<Waiting>,
+    /// In which name is issued.
+    pub naming: Naming,
 }
 
 impl Debug {
@@ -105,6 +108,7 @@ async fn authority(State(debug): State<Debug>) -> Json<AuthorityStatus> {
         version: runtime::version::VERSION.to_owned(),
         origin: authority.origin().name().to_owned(),
         trust_domain: policy.domain.to_string(),
+        issuing: debug.rotating.naming.domain(policy).to_string(),
         aliases: policy.aliases.iter().map(ToString::to_string).collect(),
         lifetime_seconds: policy.lifetime.as_secs(),
         longest_lifetime_seconds: policy.longest.as_secs(),

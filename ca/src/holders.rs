@@ -42,7 +42,7 @@ pub struct Record {
     pub bundle: String,
     /// When it ends, in seconds since 1970.
     pub ends: u64,
-    /// Whose it is; of a pod nothing, its name says enough.
+    /// Whose it is; of a pod or a CA the name of the trust domain alone, if that has several, or nothing (`-`).
     pub id: String,
 }
 
@@ -51,6 +51,12 @@ impl Holder {
     #[must_use]
     pub fn leaf(serial: &str) -> Self {
         Holder::Leaf(serial.trim_start_matches('0').to_owned())
+    }
+
+    /// Whether nobody knows who it is.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Holder::Others(_))
     }
 
     /// Who gets what `caller` asks for.

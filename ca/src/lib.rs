@@ -2,7 +2,8 @@
 //!
 //! A caller proves who it is ([`caller`]) and sends a signing request ([`csr`]) of which only the public key counts; the
 //! [`authority`] signs a certificate for the identity that was proved. [`store`] keeps or finds the authority's own
-//! key in the cluster's Secrets. [`holders`] writes down who has a certificate, and [`rotation`] replaces the root.
+//! key in the cluster's Secrets. [`holders`] writes down who has a certificate, and [`rotation`] replaces the root; [`naming`] lets the trust domain
+//! be renamed.
 
 pub mod authority;
 pub mod caller;
@@ -12,6 +13,7 @@ pub mod debug;
 pub mod holders;
 pub mod join;
 pub mod metrics;
+pub mod naming;
 pub mod rotation;
 pub mod service;
 pub mod settings;

@@ -2,16 +2,20 @@
 //! and every proxy that is connected to one, by what they tell; every other CA; and whoever else holds a certificate, by
 //! having asked for it anew.
 //!
+//! Other roots that somebody plugged in, and other names of the trust domain, are made known in the same way, as soon as a CA
+//! has them in force. Once everybody accepts today's name, it is issued in it, and all are asked to renew once more.
+//!
 //! What has been done lies in the Secret and who holds what in the records, so every CA may go on at any time, also after
 //! it was killed. Of several that do, one is faster, and the others find the step taken.
 
 pub mod pilots;
+mod wanted;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use api::messages::{Proxies, Rotation, SvidStatus};
+use api::messages::Rotation;
 use api::names::CA;
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::Pod;
@@ -22,9 +26,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use self::pilots::{Pilots, runs};
+use self::wanted::Wanted;
 use crate::authority::{Authority, Plan, Policy};
 use crate::holders::kept::Holders;
 use crate::holders::{Holder, Ledger, Record, time};
+use crate::naming::Naming;
 use crate::store::{Step, Store, StoreError};
 
 /// How often it is looked who has acknowledged.
@@ -49,6 +55,19 @@ pub struct Waiting {
     pub names: Vec<String>,
 }
 
+impl Waiting {
+    /// For these.
+    fn for_these(names: BTreeSet<String>) -> Self {
+        Waiting { count: names.len(), names: names.into_iter().take(NAMED).collect() }
+    }
+
+    /// For the CA, which has not looked yet.
+    #[must_use]
+    pub fn at_first(pod: &str) -> Self {
+        Waiting { count: 1, names: vec![format!("{pod}, which has just started")] }
+    }
+}
+
 /// What goes on with rotations.
 pub struct Rotator {
     /// The cluster.
@@ -61,6 +80,8 @@ pub struct Rotator {
     pub authority: Arc<ArcSwap<Authority>>,
     /// Who holds what.
     pub holders: Holders,
+    /// In which name is issued.
+    pub naming: Naming,
     /// Whom proxies tell what they have.
     pub pilots: Pilots,
     /// This CA's pod.
@@ -80,11 +101,14 @@ impl Rotator {
         let mut looked = self.looked.clone();
         // Where there are very many proxies, looking takes long, and is done less often.
         let mut every = EVERY;
+        // What is known to have been made known to everybody.
+        let mut spread = None;
         loop {
             let authority = self.authority.load_full();
             self.report_own(&authority).await;
+            let is_idle = authority.plan() == Plan::Idle && spread == Some(Wanted::of(&authority, &self.naming));
             let pause = async {
-                if authority.plan() == Plan::Idle {
+                if is_idle {
                     // The sender lives as long as the process.
                     let _ = looked.changed().await;
                 } else {
@@ -94,13 +118,15 @@ impl Rotator {
             if cancelled.run_until_cancelled(pause).await.is_none() {
                 return;
             }
-            if authority.plan() == Plan::Idle {
+            if is_idle {
                 self.say(Waiting::default());
                 continue;
             }
             let began = Instant::now();
-            if cancelled.run_until_cancelled(self.go_on(&authority, &mut stage)).await.is_none() {
-                return;
+            match cancelled.run_until_cancelled(self.go_on(&authority, &mut stage)).await {
+                None => return,
+                Some(None) => {}
+                Some(acknowledged) => spread = acknowledged,
             }
             every = (began.elapsed() * PAUSE).clamp(EVERY, RARELY);
         }
@@ -112,29 +138,60 @@ impl Rotator {
             issuer: authority.issuer_key().to_owned(),
             bundle: authority.bundle().version(),
             ends: u64::MAX,
-            id: "-".to_owned(),
+            id: if authority.policy().aliases.is_empty() {
+                "-".to_owned()
+            } else {
+                self.naming.domain(authority.policy()).to_string()
+            },
         };
         self.holders.record(Holder::Ca(self.pod.clone()), record, None).await;
     }
 
-    /// Takes the next step, if everybody has acknowledged the last one.
-    async fn go_on(&mut self, authority: &Authority, stage: &mut Stage) {
-        let is_new = stage.enter(authority);
-        let lagging = self.lagging(authority, !is_new).await;
-        if !lagging.is_empty() {
-            if stage.is_time_to_ask(is_new) {
+    /// Takes the next step, if everybody has acknowledged the last one. Gives what that was.
+    async fn go_on(&mut self, authority: &Authority, stage: &mut Stage) -> Option<Wanted> {
+        let wanted = Wanted::of(authority, &self.naming);
+        if authority.plan() == Plan::Idle && self.is_spread(authority, &wanted).await {
+            self.say(Waiting::default());
+            return Some(wanted);
+        }
+        let is_new = stage.enter(&wanted);
+        let Lagging { names, is_connected } = self.lagging(authority, &wanted, !is_new).await;
+        if !names.is_empty() {
+            if is_connected && stage.is_time_to_ask(is_new) {
                 self.pilots.ask_to_renew(authority).await;
             }
-            let count = lagging.len();
-            let waiting = Waiting { count, names: lagging.into_iter().take(NAMED).collect() };
+            let waiting = Waiting::for_these(names);
+            let count = waiting.count;
             if stage.is_time_to_tell() {
                 let who = waiting.names.join(", ");
-                tracing::warn!(stage = ?authority.rotation(), count, who, "the rotation of the root waits");
+                match authority.plan() {
+                    Plan::Idle => tracing::warn!(count, who, "not everybody has the roots and names in force yet"),
+                    _ => tracing::warn!(stage = ?authority.rotation(), count, who, "the rotation of the root waits"),
+                }
             }
             self.say(waiting);
-            return;
+            return None;
+        }
+        if !self.naming.is_known() {
+            // Who is to take the name is told before it is given, so that nobody sees an end between the two.
+            let renamed = wanted.renamed(authority.policy());
+            self.say(Waiting::for_these(self.lagging(authority, &renamed, false).await.names));
+            self.naming.everybody_knows();
+            let domain = &authority.policy().domain;
+            tracing::info!(%domain, "everybody accepts this name of the trust domain; certificates are issued in it");
+            self.report_own(authority).await;
+            return None;
         }
         self.say(Waiting::default());
+        if authority.plan() != Plan::Idle {
+            self.step(authority).await;
+            return None;
+        }
+        Some(wanted)
+    }
+
+    /// Takes the next step of a rotation, which everybody is ready for.
+    async fn step(&mut self, authority: &Authority) {
         let step = match (authority.rotation(), authority.plan()) {
             (Rotation::Added, _) => Step::Sign,
             (Rotation::Signing, _) => Step::Retire,
@@ -166,16 +223,29 @@ impl Rotator {
         });
     }
 
-    /// Who does not have today's roots, and a certificate by today's issuer. `is_late` looks whether they are still there.
-    async fn lagging(&self, authority: &Authority, is_late: bool) -> BTreeSet<String> {
+    /// Whether there is nothing to be made known: the trust domain has one name, and nobody is known to have other roots.
+    async fn is_spread(&self, authority: &Authority, wanted: &Wanted) -> bool {
+        let now = authority.now().unwrap_or_else(SystemTime::now);
+        let behind = |ledger: &Ledger| behind(ledger, wanted).iter().any(|(holder, _)| !holder.is_unknown());
+        wanted.names.is_empty() && self.holders.all(now).await.is_ok_and(|ledger| !behind(&ledger))
+    }
+
+    /// Who does not have what is wanted. `is_late` looks whether they are still there.
+    async fn lagging(&self, authority: &Authority, wanted: &Wanted, is_late: bool) -> Lagging {
         let now = authority.now().unwrap_or_else(SystemTime::now);
         let mut lagging = BTreeSet::new();
         let mut connected = BTreeSet::new();
+        let mut is_connected = false;
         match self.pilots.all(authority).await {
             Ok(pilots) => {
                 for (pilot, answer) in pilots {
                     match answer {
-                        Ok(proxies) => told(&proxies, authority, &mut lagging, &mut connected),
+                        Ok(proxies) => {
+                            let behind = wanted.lacking(&proxies);
+                            is_connected |= !behind.is_empty();
+                            lagging.extend(behind);
+                            connected.extend(proxies.proxies.into_iter().map(|proxy| proxy.id));
+                        }
                         Err(error) => drop(lagging.insert(format!("{pilot} ({})", runtime::exit::chain(&error)))),
                     }
                 }
@@ -184,14 +254,14 @@ impl Rotator {
         }
         match self.holders.all(now).await {
             Ok(ledger) => {
-                let recorded = behind(&ledger, authority);
+                let recorded = behind(&ledger, wanted);
                 let recorded = self.still_there(recorded, &connected, is_late).await;
                 lagging.extend(recorded.iter().map(|(holder, record)| words(holder, record)));
-                lagging.extend(self.other_cas(&ledger, authority).await);
+                lagging.extend(self.other_cas(&ledger, wanted).await);
             }
             Err(error) => drop(lagging.insert(runtime::exit::chain(&error))),
         }
-        lagging
+        Lagging { names: lagging, is_connected }
     }
 
     /// Leaves out pods that are no more, or have ended: their keys went with them.
@@ -222,7 +292,7 @@ impl Rotator {
     }
 
     /// The other CAs that do not have in force what this one has: they would sign with, or trust, something else.
-    async fn other_cas(&self, ledger: &Ledger, authority: &Authority) -> Vec<String> {
+    async fn other_cas(&self, ledger: &Ledger, wanted: &Wanted) -> Vec<String> {
         let pods = match self.pilots.pods(CA).await {
             Ok(pods) => pods,
             Err(error) => return vec![format!("the other CAs ({})", runtime::exit::chain(&error))],
@@ -234,7 +304,7 @@ impl Rotator {
             }
         }
         let names = pods.iter().filter(|pod| runs(pod)).filter_map(|pod| pod.metadata.name.clone());
-        let follows = |name: &String| ledger.get(&Holder::Ca(name.clone())).is_some_and(|has| has.follows(authority));
+        let follows = |name: &String| ledger.get(&Holder::Ca(name.clone())).is_some_and(|has| wanted.trusts(has));
         names.filter(|name| *name != self.pod && !follows(name)).collect()
     }
 }
@@ -242,19 +312,18 @@ impl Rotator {
 /// How long a stage has gone on.
 #[derive(Default)]
 struct Stage {
-    of: Option<(String, String)>,
+    of: Option<Wanted>,
     asked: Option<Instant>,
     told: Option<Instant>,
 }
 
 impl Stage {
     /// Whether it begins now.
-    fn enter(&mut self, authority: &Authority) -> bool {
-        let of = Some((authority.bundle().version(), authority.issuer_key().to_owned()));
-        if self.of == of {
+    fn enter(&mut self, wanted: &Wanted) -> bool {
+        if self.of.as_ref() == Some(wanted) {
             return false;
         }
-        *self = Stage { of, asked: None, told: Some(Instant::now()) };
+        *self = Stage { of: Some(wanted.clone()), asked: None, told: Some(Instant::now()) };
         true
     }
 
@@ -275,31 +344,17 @@ impl Stage {
     }
 }
 
-impl Record {
-    fn follows(&self, authority: &Authority) -> bool {
-        self.bundle == authority.bundle().version() && self.issuer == authority.issuer_key()
-    }
+/// Who does not have what everybody should have.
+struct Lagging {
+    /// In words.
+    names: BTreeSet<String>,
+    /// Whether some of them are reached through Pilot.
+    is_connected: bool,
 }
 
-/// What a Pilot tells of itself and of its proxies.
-fn told(all: &Proxies, authority: &Authority, lagging: &mut BTreeSet<String>, connected: &mut BTreeSet<String>) {
-    let bundle = authority.bundle().version();
-    let follows = |svid: &SvidStatus| svid.bundle == bundle && svid.issuer == authority.issuer_key();
-    if !all.svid.as_ref().is_some_and(follows) {
-        lagging.insert(all.pilot.clone());
-    }
-    for proxy in &all.proxies {
-        connected.insert(proxy.id.clone());
-        // A stock Envoy has no identity of its own; who hands it one has a record.
-        if !proxy.version.starts_with("envoy") && !proxy.svid.as_ref().is_some_and(follows) {
-            lagging.insert(proxy.id.clone());
-        }
-    }
-}
-
-fn behind(ledger: &Ledger, authority: &Authority) -> Vec<(Holder, Record)> {
+fn behind(ledger: &Ledger, wanted: &Wanted) -> Vec<(Holder, Record)> {
     let others = ledger.iter().filter(|(holder, _)| !matches!(holder, Holder::Ca(_)));
-    let behind = others.filter(|(_, record)| !record.follows(authority));
+    let behind = others.filter(|(_, record)| !wanted.is_had(record));
     behind.map(|(holder, record)| (holder.clone(), record.clone())).collect()
 }
 

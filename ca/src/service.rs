@@ -31,6 +31,7 @@ use crate::holders::kept::Holders;
 use crate::holders::{Holder, Record, seconds};
 use crate::join::JoinError;
 use crate::metrics::Metrics;
+use crate::naming::Naming;
 
 /// Largest message: a request, and a token in the message of 2017.
 const LARGEST_MESSAGE: usize = 64 * 1024;
@@ -50,6 +51,8 @@ pub struct Issuing {
     pub metrics: Arc<Metrics>,
     /// Who holds what.
     pub holders: Holders,
+    /// In which name.
+    pub naming: Naming,
     /// Requests that may still be begun.
     pub permits: Arc<Semaphore>,
 }
@@ -207,14 +210,19 @@ impl Issuing {
 
     /// Writes down who holds it now, before it is handed out.
     async fn write_down(&self, authority: &Authority, caller: &Caller, issued: &Issued) {
+        let holder = Holder::of(caller, &issued.serial);
+        let id = match holder {
+            // Of a pod its name says enough, unless the trust domain has several.
+            Holder::Pod(_) if authority.policy().aliases.is_empty() => "-".to_owned(),
+            Holder::Pod(_) => caller.id.trust_domain().to_string(),
+            _ => caller.id.to_string(),
+        };
         let record = Record {
             issuer: authority.issuer_key().to_owned(),
             bundle: authority.bundle().version(),
             ends: seconds(issued.not_after),
-            id: caller.id.to_string(),
+            id,
         };
-        let holder = Holder::of(caller, &issued.serial);
-        let record = if matches!(holder, Holder::Pod(_)) { Record { id: "-".to_owned(), ..record } } else { record };
         self.holders.record(holder, record, caller.shown.as_deref()).await;
     }
 
@@ -318,6 +326,7 @@ impl UnaryService<TrustRequest> for Trust {
     fn call(&mut self, _: Request<TrustRequest>) -> Self::Future {
         let authority = self.0.authority.load();
         let (bundle, issuer) = (authority.bundle().version(), authority.issuer_key().to_owned());
-        Box::pin(std::future::ready(Ok(Response::new(TrustResponse { bundle, issuer }))))
+        let domain = self.0.naming.domain(authority.policy()).to_string();
+        Box::pin(std::future::ready(Ok(Response::new(TrustResponse { bundle, issuer, domain }))))
     }
 }

@@ -324,6 +324,19 @@ pub fn is_ready(pod: &Value) -> bool {
     }) && pod.pointer("/metadata/deletionTimestamp").is_none()
 }
 
+/// The name of the trust domain, as Pilot is told it.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn trust_domain(cluster: &Cluster) -> Result<String, Error> {
+    let pilot = cluster.get(&known("deployments")?, SYSTEM_NAMESPACE, PILOT).await?;
+    let containers = pilot.as_ref().and_then(|it| it.pointer("/spec/template/spec/containers")?.as_array());
+    let variables = containers.into_iter().flatten().filter_map(|container| container.get("env")?.as_array()).flatten();
+    let told = variables.filter(|variable| text(variable, &["name"]) == Some("MESH_TRUST_DOMAIN"));
+    let told = told.filter_map(|variable| text(variable, &["value"])).next();
+    Ok(told.unwrap_or(api::names::DEFAULT_TRUST_DOMAIN).to_owned())
+}
+
 /// The objects of a list.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.get("items").and_then(Value::as_array).into_iter().flatten()

@@ -82,6 +82,7 @@ async fn proxies(State(debug): State<Debug>) -> Json<messages::Proxies> {
         pilot: debug.name.to_string(),
         version: runtime::version::VERSION.to_owned(),
         svid: runtime::svid::report::status(&debug.identity.svids),
+        trust_domains: debug.snapshots.current().model.mesh.trust_domains().map(str::to_owned).collect(),
         proxies: debug.proxies.all().iter().map(|proxy| proxy.status()).collect(),
     })
 }

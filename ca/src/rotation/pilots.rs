@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 
 use crate::authority::{Authority, Refusal};
 use crate::csr::{Csr, CsrError};
+use crate::naming::Naming;
 
 /// How long a Pilot may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -89,6 +90,8 @@ pub struct Pilots {
     pub certificate: Certificate,
     /// Their debug port.
     pub port: u16,
+    /// In which name the CA shows itself: one that they know.
+    pub naming: Naming,
 }
 
 impl Pilots {
@@ -130,7 +133,7 @@ impl Pilots {
         if pods.is_empty() {
             return Err(FindError::None);
         }
-        let own = own_svid(authority);
+        let own = own_svid(authority, &self.naming);
         let asked = pods.into_iter().map(|pod| {
             let (own, method) = (&own, method.clone());
             async move {
@@ -213,8 +216,8 @@ pub enum OwnError {
 /// # Errors
 ///
 /// When it cannot sign.
-pub fn own_svid(authority: &Authority) -> Result<Svids, OwnError> {
-    let id = SpiffeId::of_account(&authority.policy().domain, SYSTEM_NAMESPACE, CA)?;
+pub fn own_svid(authority: &Authority, naming: &Naming) -> Result<Svids, OwnError> {
+    let id = SpiffeId::of_account(naming.domain(authority.policy()), SYSTEM_NAMESPACE, CA)?;
     let key = Key::generate(KeyKind::P256)?;
     let csr = Csr::from_pem(key.request(None)?.as_bytes())?;
     let issued = authority.issue(&id, &csr.key, Some(LIFETIME.min(authority.policy().longest)))?;

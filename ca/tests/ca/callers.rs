@@ -129,22 +129,6 @@ async fn an_svid_of_another_mesh_does_not_even_connect() {
     assert!(!matches!(&error, runtime::svid::client::RequestError::Nonsense { .. }), "{error}");
 }
 
-#[tokio::test]
-async fn a_renamed_trust_domain_gives_its_new_name_to_those_with_the_old_one() {
-    let world = World::start().await;
-    let old = world.ca().await;
-    let (_publisher, svids) = identity(&world, &old, &world.token("default", "reviews", AUDIENCE)).await;
-    let renamed = world.try_ca(SetClock::new(), |settings| {
-        settings.policy.domain = "new.example".parse().expect("a trust domain");
-        settings.policy.aliases = vec!["cluster.local".parse().expect("a trust domain")];
-    });
-    let renamed = renamed.await.unwrap_or_else(|failure| panic!("{failure}"));
-    let answer = renamed.ask(&world, None, &svids, request(Some(REVIEWS))).await.expect("issued");
-    assert_eq!(id_of(&answer), "spiffe://new.example/ns/default/sa/reviews");
-    let names: Vec<&str> = answer.domains.iter().map(|domain| domain.as_str()).collect();
-    assert_eq!(names, ["new.example", "cluster.local"]);
-}
-
 /// A join token as `meshctl ca issue` makes it.
 pub(crate) fn join_token(world: &World, account: &str, lives: i64) -> String {
     let token = JoinToken::generate();

@@ -161,6 +161,13 @@ async fn a_ca_that_is_killed_while_it_issues_leaves_one_identity_and_its_state_w
     let second = Process::start(&kubeconfig, directory.path(), ip).await;
     let svid = tokio::time::timeout(PATIENCE, svids.ready()).await.expect("it has one");
     assert_eq!(svid.id.as_str(), REVIEWS);
+    // It is counted once it is in force.
+    let counted = async {
+        while status.progress().renewals == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, counted).await.expect("it is counted");
     assert_eq!(status.progress().renewals, 1, "exactly one");
     let now = world.get("secrets", "mesh-system", "mesh-ca-root").expect("its root is kept");
     assert_eq!(now["data"], kept["data"], "with the root of before");

@@ -5,6 +5,7 @@ mod checks;
 mod hostile;
 mod keys;
 mod killed;
+mod renaming;
 mod renewal;
 mod rotation;
 mod world;

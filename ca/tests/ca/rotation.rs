@@ -41,7 +41,7 @@ async fn ask(ca: &RunningCa, method: &str, path: &str, token: Option<&str>) -> (
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
-async fn status(ca: &RunningCa, token: &str) -> AuthorityStatus {
+pub(crate) async fn status(ca: &RunningCa, token: &str) -> AuthorityStatus {
     let (code, text) = ask(ca, "GET", "/v1/authority", Some(token)).await;
     assert_eq!(code, 200, "{text}");
     serde_json::from_str(&text).expect("JSON")
@@ -54,7 +54,11 @@ async fn begin(ca: &RunningCa, token: &str) -> AuthorityStatus {
 }
 
 /// Waits until the CA says what is wanted.
-async fn until(ca: &RunningCa, token: &str, is_wanted: impl Fn(&AuthorityStatus) -> bool) -> AuthorityStatus {
+pub(crate) async fn until(
+    ca: &RunningCa,
+    token: &str,
+    is_wanted: impl Fn(&AuthorityStatus) -> bool,
+) -> AuthorityStatus {
     let mut seen = status(ca, token).await;
     let waiting = async {
         while !is_wanted(&seen) {
@@ -67,30 +71,30 @@ async fn until(ca: &RunningCa, token: &str, is_wanted: impl Fn(&AuthorityStatus)
 }
 
 /// A token of the control plane's own.
-fn operator(world: &World) -> String {
+pub(crate) fn operator(world: &World) -> String {
     world.account("mesh-system", "meshctl");
     world.token("mesh-system", "meshctl", AUDIENCE)
 }
 
 /// What a Pilot does for a rotation: it has an identity of its own, tells of its proxies', and has all of them renew.
-struct Pilot {
-    proxies: Arc<Mutex<Vec<Proxy>>>,
+pub(crate) struct Pilot {
+    pub(crate) proxies: Arc<Mutex<Vec<Proxy>>>,
     ca: Arc<Mutex<String>>,
-    tasks: Tasks,
-    port: u16,
+    pub(crate) tasks: Tasks,
+    pub(crate) port: u16,
 }
 
 /// Somebody with a certificate that is renewed.
-struct Proxy {
-    id: String,
-    svids: Svids,
+pub(crate) struct Proxy {
+    pub(crate) id: String,
+    pub(crate) svids: Svids,
     status: Status,
     /// Whether it does nothing of what it is told.
     is_stuck: bool,
 }
 
 impl Pilot {
-    async fn start(world: &World, ca: &RunningCa, proxies: &[(&str, &str)]) -> Pilot {
+    pub(crate) async fn start(world: &World, ca: &RunningCa, proxies: &[(&str, &str)]) -> Pilot {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         world.account("mesh-system", "mesh-pilot");
@@ -107,7 +111,7 @@ impl Pilot {
     }
 
     /// Leads to this CA from now on, as a Service does.
-    fn follow(&self, ca: &RunningCa) {
+    pub(crate) fn follow(&self, ca: &RunningCa) {
         *self.ca.lock().expect("not poisoned") = ca.ca.addresses.csr.to_string();
     }
 
@@ -132,7 +136,7 @@ impl Pilot {
         self.proxies.lock().expect("not poisoned").push(proxy);
     }
 
-    fn stick(&self, id: &str, is_stuck: bool) {
+    pub(crate) fn stick(&self, id: &str, is_stuck: bool) {
         let mut proxies = self.proxies.lock().expect("not poisoned");
         proxies.iter_mut().find(|proxy| proxy.id == id).expect("it is there").is_stuck = is_stuck;
     }
@@ -183,6 +187,7 @@ fn tell(proxies: &[Proxy]) -> Proxies {
         pilot: "mesh-pilot-0".to_owned(),
         version: "1".to_owned(),
         svid: proxies.first().and_then(told),
+        trust_domains: ["cluster.local", "new.example"].map(str::to_owned).into(),
         proxies: proxies.iter().skip(1).map(status).collect(),
     }
 }
@@ -194,7 +199,7 @@ async fn ca_of(world: &World, port: u16) -> RunningCa {
 }
 
 /// A CA, a Pilot and proxies.
-async fn mesh(world: &World, proxies: &[(&str, &str)]) -> (RunningCa, Pilot) {
+pub(crate) async fn mesh(world: &World, proxies: &[(&str, &str)]) -> (RunningCa, Pilot) {
     let first = world.ca().await;
     let pilot = Pilot::start(world, &first, proxies).await;
     let ca = ca_of(world, pilot.port).await;
@@ -339,7 +344,7 @@ async fn without_pilot_nothing_is_taken_away() {
     let ca = ca_of(&world, nobody).await;
     let operator = operator(&world);
     begin(&ca, &operator).await;
-    let seen = until(&ca, &operator, |seen| seen.waiting > 0).await;
+    let seen = until(&ca, &operator, |seen| seen.waiting_for.iter().any(|name| name.starts_with("Pilot"))).await;
     assert_eq!(seen.waiting_for, ["Pilot (none is running, and only it knows what proxies have)"]);
     world.account("mesh-system", "mesh-pilot");
     world.pod("mesh-system", "mesh-pilot-0", "mesh-pilot", "mesh-pilot");

@@ -174,8 +174,8 @@ fn identity(domain: &str, namespace: &str, account: &str) -> Result<api::spiffe:
     api::spiffe::SpiffeId::of_account(&domain, namespace, account).map_err(|e| Error::usage(e.to_string()))
 }
 
-/// Callers that need no look-up: nobody, an identity, a service account.
-fn simple_caller(args: &CheckArgs, namespace: &str) -> Result<Option<Caller>, Error> {
+/// Callers that need no look-up: nobody, an identity, a service account of the trust domain.
+fn simple_caller(args: &CheckArgs, namespace: &str, domain: &str) -> Result<Option<Caller>, Error> {
     let of = |identity| Caller { identity: Some(identity), address: None };
     let caller = match args.from.as_str() {
         "nobody" => Some(Caller::default()),
@@ -185,7 +185,7 @@ fn simple_caller(args: &CheckArgs, namespace: &str) -> Result<Option<Caller>, Er
         from => match from.strip_prefix("sa/") {
             Some(account) => {
                 let (account, namespace) = with_namespace(account, namespace);
-                Some(of(identity(api::names::DEFAULT_TRUST_DOMAIN, namespace, account)?))
+                Some(of(identity(domain, namespace, account)?))
             }
             None => None,
         },

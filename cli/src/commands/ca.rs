@@ -145,6 +145,8 @@ fn status(app: &App, format: &Format) -> Result<(), Error> {
     }
     if let Some(rotating) = answers.iter().find(|answer| answer.is_rotating || answer.rotation != Rotation::None) {
         app.ui.say(&under_way(rotating));
+    } else if let Some(lagging) = answers.iter().find(|answer| answer.waiting > 0 || is_renaming(answer)) {
+        app.ui.say(&made_known(lagging));
     }
     let mut bundles: Vec<&str> = answers.iter().map(|answer| answer.bundle.as_str()).collect();
     bundles.dedup();
@@ -169,6 +171,28 @@ fn under_way(status: &AuthorityStatus) -> String {
         0 => format!("the root is being rotated ({stage})"),
         _ => format!("the root is being rotated ({stage}); waiting for {}", rotate::who(status)),
     }
+}
+
+/// Whether certificates are still issued in a former name.
+fn is_renaming(status: &AuthorityStatus) -> bool {
+    !status.issuing.is_empty() && status.issuing != status.trust_domain
+}
+
+/// What a person is told while roots, or names of the trust domain, are made known.
+fn made_known(status: &AuthorityStatus) -> String {
+    let (name, who) = (&status.trust_domain, rotate::who(status));
+    let waiting = if who.is_empty() { String::new() } else { format!("; waiting for {who}") };
+    if is_renaming(status) {
+        return format!(
+            "the trust domain becomes {name} as soon as everybody accepts that name; until then certificates are issued in \
+             {}{waiting}",
+            status.issuing
+        );
+    }
+    if status.aliases.is_empty() {
+        return format!("the roots and the names in force are made known{waiting}");
+    }
+    format!("everybody accepts the name {name}, and is asked to take it{waiting}")
 }
 
 /// What the first CA says.

@@ -34,7 +34,10 @@ impl Following {
             let Some(answer) = stop.run_until_cancelled(self.authority.trust(&self.svids)).await else { return };
             match answer {
                 Ok(trust) if self.is_behind(&trust) => {
-                    tracing::info!(bundle = trust.bundle, "the CA has other roots or another issuer; renewing");
+                    tracing::info!(
+                        bundle = trust.bundle,
+                        "the CA has other roots, another issuer or another name; renewing"
+                    );
                     self.status.renew_now();
                 }
                 Ok(_) => {}
@@ -48,10 +51,15 @@ impl Following {
         }
     }
 
-    /// Whether a certificate in force is not by the issuer, or its roots are not those, of the CA. Before there is one, and
+    /// Whether a certificate in force is not by the issuer or in the name, or its roots are not those, of the CA. Before there is one, and
     /// when it has expired, renewal is at work anyway.
     fn is_behind(&self, trust: &TrustResponse) -> bool {
         let (svid, bundle) = (self.svids.current(), self.svids.bundle());
-        svid.zip(bundle).is_some_and(|(svid, bundle)| svid.issuer != trust.issuer || bundle.version() != trust.bundle)
+        let is_renamed = |own: &str| !trust.domain.is_empty() && own != trust.domain;
+        svid.zip(bundle).is_some_and(|(svid, bundle)| {
+            svid.issuer != trust.issuer
+                || bundle.version() != trust.bundle
+                || is_renamed(svid.id.trust_domain().as_str())
+        })
     }
 }

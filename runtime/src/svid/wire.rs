@@ -57,6 +57,9 @@ pub struct TrustResponse {
     /// The key that signs, in hexadecimal.
     #[prost(string, tag = "2")]
     pub issuer: String,
+    /// The name of the trust domain in which certificates are issued; empty from a CA that does not say.
+    #[prost(string, tag = "3")]
+    pub domain: String,
 }
 
 /// `CsrRequest` of 2017.

@@ -25,6 +25,7 @@ mod routing;
 mod shares;
 mod telemetry;
 mod traffic;
+mod trust_domain;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         mutual_tls::roles_decide_by_identity,
         mutual_tls::while_modes_flip_no_request_fails,
         mutual_tls::without_the_ca_traffic_goes_on,
+        trust_domain::a_trust_domain_is_renamed_without_an_outage,
         injection::the_webhook_gives_what_kube_inject_gives_offline,
         probes::probes_by_http_tcp_and_grpc_reach_an_intercepted_application,
         probes::a_pod_that_ends_does_so_with_its_sidecar_of_either_kind,

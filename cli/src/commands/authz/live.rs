@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use api::names::DEFAULT_TRUST_DOMAIN;
 use engine::Kind;
 use engine::compile::Compiler;
 use engine::tables::Tables;
@@ -48,7 +47,8 @@ pub(super) async fn targets(
 }
 
 async fn caller(cluster: &Cluster, args: &CheckArgs, namespace: &str) -> Result<Caller, Error> {
-    if let Some(caller) = simple_caller(args, namespace)? {
+    let domain = mesh::trust_domain(cluster).await?;
+    if let Some(caller) = simple_caller(args, namespace, &domain)? {
         return Ok(caller);
     }
     let (word, namespace) = match args.from.split_once('/') {
@@ -61,7 +61,7 @@ async fn caller(cluster: &Cluster, args: &CheckArgs, namespace: &str) -> Result<
     let pod = mesh::find_pod(cluster, namespace, &word).await?;
     let account = text(&pod, &["spec", "serviceAccountName"]).unwrap_or_default();
     let address = text(&pod, &["status", "podIP"]).and_then(|address| address.parse().ok());
-    let identity = identity(DEFAULT_TRUST_DOMAIN, namespace_of(&pod), account)?;
+    let identity = identity(&domain, namespace_of(&pod), account)?;
     Ok(Caller { identity: Some(identity).filter(|_| !args.plain), address })
 }
 

@@ -164,7 +164,8 @@ impl World {
     }
 
     fn caller(&self, args: &CheckArgs, namespace: &str) -> Result<Caller, Error> {
-        if let Some(caller) = simple_caller(args, namespace)? {
+        let domain = &self.registry.model().mesh.trust_domain;
+        if let Some(caller) = simple_caller(args, namespace, domain)? {
             return Ok(caller);
         }
         let (kind, name) = args.from.split_once('/').unwrap_or(("", &args.from));
@@ -186,7 +187,6 @@ impl World {
         };
         let account = text(pod, &["spec", "serviceAccountName"]).unwrap_or_default();
         let address = text(pod, &["status", "podIP"]).and_then(|address| address.parse::<IpAddr>().ok());
-        let domain = &self.registry.model().mesh.trust_domain;
         let identity = identity(domain, namespace_of(pod), account)?;
         Ok(Caller { identity: Some(identity).filter(|_| !args.plain), address })
     }

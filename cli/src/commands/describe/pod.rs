@@ -1,7 +1,7 @@
 //! A pod: whether it is in the mesh, and what its requests meet.
 
 use api::model::{Action, Host, Key, RouteRule, Workload};
-use api::names::{DEFAULT_TRUST_DOMAIN, PROXY_CONTAINER};
+use api::names::PROXY_CONTAINER;
 use serde_json::Value;
 
 use super::live::{Live, events, rule_cells, say_what_is_unknown};
@@ -17,7 +17,8 @@ pub(super) async fn describe(cluster: &Cluster, live: &mut Live, pod: &Value) ->
     let key = Key { namespace: namespace_of(pod).to_owned(), name: name_of(pod).to_owned() };
     let mut report = Report::new(format!("pod {key}"));
     let workload = live.registry.workload(&key).cloned();
-    report.fields("Pod", facts(pod, workload.as_deref()));
+    let domain = crate::mesh::trust_domain(cluster).await?;
+    report.fields("Pod", facts(pod, workload.as_deref(), &domain));
     report.fields("Proxy", proxy(live, pod, &key));
     let hosts = live.registry.node(&key, api::model::Role::Sidecar).map(|node| node.services).unwrap_or_default();
     report.rows("Services", &["SERVICE", "PORT", "POD PORT", "PROTOCOL", "STATE"], services(live, &key, &hosts));
@@ -44,7 +45,7 @@ pub(super) async fn describe(cluster: &Cluster, live: &mut Live, pod: &Value) ->
     Ok(report)
 }
 
-fn facts(pod: &Value, workload: Option<&Workload>) -> Vec<(&'static str, String)> {
+fn facts(pod: &Value, workload: Option<&Workload>, domain: &str) -> Vec<(&'static str, String)> {
     let (ready, all) = numbers::containers(pod);
     let field = |path: &[&str]| text(pod, path).unwrap_or_default().to_owned();
     let account = text(pod, &["spec", "serviceAccountName"]).unwrap_or("default");
@@ -54,7 +55,7 @@ fn facts(pod: &Value, workload: Option<&Workload>) -> Vec<(&'static str, String)
         ("Address", field(&["status", "podIP"])),
         ("Node", field(&["spec", "nodeName"])),
         ("Belongs to", workload.map(|workload| workload.owner.clone()).unwrap_or_default()),
-        ("Identity", format!("spiffe://{DEFAULT_TRUST_DOMAIN}/ns/{}/sa/{account}", namespace_of(pod))),
+        ("Identity", format!("spiffe://{domain}/ns/{}/sa/{account}", namespace_of(pod))),
         ("Labels", pod.pointer("/metadata/labels").map(crate::columns::labels).unwrap_or_default()),
     ]
 }
