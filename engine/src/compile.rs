@@ -28,6 +28,7 @@ use bytes::Bytes;
 use crate::proto::Kind;
 use crate::tables::{Cluster, Discovery, Endpoints, Listener, Name, Routes, Tables};
 
+pub(crate) use cluster::KNOWN_ENDPOINTS;
 pub(crate) use endpoints::SOCKET_MATCH;
 pub use strict::{Refusal, Why};
 pub(crate) use tls::{BUNDLE, CERTIFICATE};
@@ -112,6 +113,7 @@ impl Compiler {
             Kind::Route => drop(self.tables.routes.remove(name)),
             Kind::Cluster => {
                 if let Some(old) = self.tables.clusters.remove(name) {
+                    self.tables.places.follow(Some(&old), None);
                     self.forget(&old);
                 }
             }
@@ -203,6 +205,7 @@ impl Compiler {
             self.askers.entry(assignment.shared()).or_default().insert(name.shared());
             cluster.endpoints = self.assignments.get(assignment.as_str()).cloned();
         }
+        self.tables.places.follow(old, Some(&cluster));
         self.tables.clusters.insert(name, Arc::new(cluster));
     }
 
@@ -221,7 +224,9 @@ impl Compiler {
     fn assign(&mut self, assignment: &str, endpoints: Option<&Arc<Endpoints>>) {
         for name in self.askers.get(assignment).into_iter().flatten() {
             if let Some(cluster) = self.tables.clusters.get_str(name) {
-                let cluster = Cluster { endpoints: endpoints.cloned(), ..Cluster::clone(cluster) };
+                let old = Arc::clone(cluster);
+                let cluster = Cluster { endpoints: endpoints.cloned(), ..Cluster::clone(&old) };
+                self.tables.places.follow(Some(&old), Some(&cluster));
                 self.tables.clusters.insert(cluster.spec.name.clone(), Arc::new(cluster));
             }
         }

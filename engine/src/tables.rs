@@ -7,6 +7,7 @@ mod cluster;
 mod listener;
 mod names;
 mod outlier;
+mod places;
 mod retry;
 mod route;
 mod seen;
@@ -43,6 +44,7 @@ pub struct Tables {
     pub(crate) by_address: Arc<HashMap<SocketAddr, Arc<Listener>, foldhash::fast::FixedState>>,
     pub(crate) routes: NameMap<Arc<RouteTable>>,
     pub(crate) clusters: NameMap<Arc<Cluster>>,
+    pub(crate) places: places::Places,
 }
 
 impl Tables {
@@ -101,6 +103,17 @@ impl Tables {
     #[must_use]
     pub fn cluster(&self, name: &Name) -> Option<&Arc<Cluster>> {
         self.clusters.get(name)
+    }
+
+    /// TLS for a connection that its caller makes to the address of an endpoint: that of a cluster that has the endpoint, for nobody
+    /// but the endpoint's own account. `None` is clear text: no cluster has it, or none that calls it by TLS.
+    #[must_use]
+    pub fn tls_to(&self, address: SocketAddr) -> Option<Arc<ClientTls>> {
+        self.places.clusters_at(address).find_map(|name| {
+            let cluster = self.clusters.get(name)?;
+            let endpoint = cluster.endpoints.as_ref()?.all().iter().find(|endpoint| endpoint.address == address)?;
+            Some(cluster.spec.tls_for(endpoint)?.for_one(endpoint))
+        })
     }
 
     /// A cluster by its name as text.

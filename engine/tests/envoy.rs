@@ -9,7 +9,7 @@ mod support;
 
 use std::process::Command;
 
-use api::model::{Endpoint, MeshTls, Node, Protocol};
+use api::model::{Endpoint, MeshTls, Node, Protocol, Resolution, Service};
 use engine::Kind;
 use engine::generate::{self, Bootstrap, envoy_bootstrap};
 use engine::text::to_json;
@@ -113,6 +113,21 @@ fn envoy_accepts_ports_of_tls_and_addresses_of_ipv6() {
         {
             validate(name, &bootstrap_of(&generate::everything(&model, &node))).unwrap();
         }
+    }
+}
+
+#[test]
+fn envoy_accepts_headless_services() {
+    let mut model = with_service(shop(Protocol::Auto, "10.96.0.99".parse().unwrap()));
+    let headless =
+        Service { addresses: Vec::new(), resolution: Resolution::Headless, ..(*model.services[&host("shop")]).clone() };
+    let endpoint = Endpoint { service_port: port(443), ..model.endpoints[&host("ratings")][0].clone() };
+    model.services.insert(host("shop"), headless.into());
+    model.endpoints.insert(host("shop"), [endpoint].into());
+    for (name, node) in [("sidecar", sidecar(&model, "reviews", "v2")), ("gateway", gateway())] {
+        let all = generate::everything(&model, &node);
+        assert!(all.iter().any(|resource| resource.name == format!("outbound|443||{}", host("shop"))));
+        validate(name, &bootstrap_of(&all)).unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::Arc;
 
-use api::model::{Endpoint, Key, MeshTls, Model, MtlsMode, Node, Protocol};
+use api::model::{Endpoint, Key, MeshTls, Model, MtlsMode, Node, Protocol, Resolution, Service};
 use engine::Kind;
 use engine::generate::{self, Affected, affected};
 use engine::tables::{Chain, ClientTls, Filter, Seen, Tables, alpn};
@@ -47,6 +47,59 @@ fn chain<'t>(tables: &'t Tables, is_tls: bool, protocols: &[&str]) -> Option<&'t
 
 fn compile(model: &Model, node: &Node) -> Tables {
     compiled(model, node).tables()
+}
+
+/// Bookinfo with a headless service of ratings and details, which run under accounts of their own, and one endpoint without a sidecar.
+fn with_headless(protocol: Protocol) -> Model {
+    let headless =
+        Service { addresses: Vec::new(), resolution: Resolution::Headless, ..shop(protocol, [10, 96, 0, 99].into()) };
+    let mut model = with_service(headless);
+    let at = |app: &str, last: u8| {
+        let mut endpoint =
+            Endpoint { service_port: port(443), port: port(443), ..model.endpoints[&host(app)][0].clone() };
+        endpoint.address = [10, 244, 9, last].into();
+        endpoint
+    };
+    let (ratings, details, mut bare) = (at("ratings", 1), at("details", 2), at("details", 3));
+    Arc::make_mut(&mut bare.workload).takes_tls = false;
+    let accounts = ["ratings", "details"].map(|app| (*model.accounts[&host(app)]).clone());
+    model.endpoints.insert(host("shop"), [ratings, details, bare].into());
+    model.accounts.insert(host("shop"), Arc::new(accounts.into_iter().flatten().collect()));
+    model
+}
+
+#[test]
+fn an_endpoint_that_is_called_by_its_address_must_prove_its_own_account() {
+    let to = |tables: &Tables, address: &str| tables.tls_to(address.parse().unwrap());
+    let model = with_headless(Protocol::Tcp);
+    let mut compiler = compiled(&model, &sidecar(&model, "productpage", "v1"));
+    let tables = compiler.tables();
+    assert!(tables.cluster_named("passthrough").unwrap().spec.secures_known);
+    assert!(!tables.cluster_named("inbound_passthrough").unwrap().spec.secures_known);
+    for (address, account) in [("10.244.9.1:443", "bookinfo-ratings"), ("10.244.9.2:443", "bookinfo-details")] {
+        let tls = to(&tables, address).expect("TLS");
+        assert_eq!(tls.servers, [format!("spiffe://cluster.local/ns/default/sa/{account}").into()]);
+        assert_eq!(tls.alpn, [alpn::OPAQUE.into()]);
+    }
+    // Of a service with an address of its own too, past it.
+    let reviews = model.endpoints[&host("reviews")][0].address;
+    assert_eq!(to(&tables, &format!("{reviews}:9080")).expect("TLS").alpn, [alpn::HTTP2.into(), alpn::HTTP1.into()]);
+    for stranger in ["10.244.9.3:443", "10.244.9.1:80", "10.244.9.4:443", "[fd00::1]:443"] {
+        assert_eq!(to(&tables, stranger), None, "{stranger}");
+    }
+    // What is not there any more, or not to be called by TLS, is not.
+    for (nth, name) in generate::cluster_names_of(&model, &host("reviews")).iter().enumerate() {
+        let is_there = to(&compiler.tables(), &format!("{reviews}:9080")).is_some();
+        assert!(is_there || nth > 1, "the cluster of its version has it still");
+        compiler.remove(Kind::Cluster, &name.to_string());
+    }
+    assert_eq!(to(&compiler.tables(), &format!("{reviews}:9080")), None);
+    compiler.remove(Kind::Endpoints, "outbound|443||shop.default.svc.cluster.local");
+    assert_eq!(to(&compiler.tables(), "10.244.9.1:443"), None);
+    assert!(to(&tables, "10.244.9.1:443").is_some(), "tables of before are as they were");
+    let off = with_policy("{peers: [{mtls: {mode: DISABLE}}]}").access;
+    let model = Model { access: off, ..model };
+    assert_eq!(to(&compile(&model, &sidecar(&model, "productpage", "v1")), "10.244.9.1:443"), None);
 }
 
 #[test]

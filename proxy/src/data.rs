@@ -442,6 +442,7 @@ fn original_destinations(name: &str) -> Cluster {
         requests_per_connection: None,
         outlier: None,
         sockets: Vec::new(),
+        secures_known: false,
         service: None,
     };
     Cluster { spec: Arc::new(spec), endpoints: None, usage: Arc::default() }

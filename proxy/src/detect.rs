@@ -150,7 +150,7 @@ pub(crate) async fn inspect(
 }
 
 /// Reads until it is clear what the connection speaks, and with `tls` what a ClientHello tells, for at most `timeout`.
-async fn detect(conn: &mut Conn, tls: bool, timeout: Option<Duration>) -> Result<Found, Failure> {
+pub(crate) async fn detect(conn: &mut Conn, tls: bool, timeout: Option<Duration>) -> Result<Found, Failure> {
     let as_found = |spoken| Found { spoken: Some(spoken), hello: None };
     let reading = async {
         loop {

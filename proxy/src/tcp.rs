@@ -6,12 +6,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use engine::decide::decide_tcp;
-use engine::tables::{Cluster, Tables, Tcp};
+use engine::tables::{ClientTls, Cluster, Tables, Tcp, alpn};
 use engine::trace::NoTrace;
 
 use crate::conn::{Conn, Counted};
 use crate::data::DataPath;
-use crate::detect::{Found, Spoken, recognise};
+use crate::detect::{Found, Spoken, detect, recognise};
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::metrics::limits::Limit;
@@ -38,16 +38,61 @@ pub(crate) async fn serve(
     let Some(cluster) = decide_tcp(tables, tcp, &mut upstream::dice, &mut NoTrace) else {
         return path.refuse(edge, &arrival, Failure::NoCluster(503));
     };
+    let (mut conn, mut found) = (conn, found);
+    let known = if cluster.spec.secures_known { tables.tls_to(arrival.destination) } else { None };
+    let direct = match known {
+        None => None,
+        Some(tls) => match Direct::to(tls, &mut conn, &mut found).await {
+            Ok(direct) => Some(direct),
+            Err(failure) => return path.refuse(edge, &arrival, failure),
+        },
+    };
     let mut report = TcpReport::new(path, (edge, &arrival), cluster);
     report.server_name = found.hello.and_then(|hello| hello.server_name);
     report.was_silent = found.spoken == Some(Spoken::Silent);
-    relay(report, arrival, conn, tcp.idle_timeout.unwrap_or(path.tcp_idle_timeout)).await
+    let idle = tcp.idle_timeout.unwrap_or(path.tcp_idle_timeout);
+    relay(report, arrival, conn, (direct, idle)).await
 }
 
-async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle: Duration) -> Result<(), Failure> {
+/// How an endpoint is called that the caller has chosen by its address.
+struct Direct {
+    tls: Arc<ClientTls>,
+    inside: Inside,
+}
+
+/// How long the first bytes of a caller may take where they decide what an endpoint is told to expect.
+const FIRST_BYTES: Duration = Duration::from_secs(1);
+
+impl Direct {
+    /// Finds out what the endpoint is to be told to expect: what its port is known for, or the first bytes show.
+    async fn to(tls: Arc<ClientTls>, conn: &mut Conn, found: &mut Found) -> Result<Self, Failure> {
+        let takes = |word: &str| tls.alpn.iter().any(|known| **known == *word);
+        if !takes(alpn::HTTP1) {
+            return Ok(Direct { tls, inside: Inside::Opaque });
+        }
+        if found.spoken.is_none() {
+            *found = detect(conn, false, Some(FIRST_BYTES)).await?;
+        }
+        let inside = match found.spoken {
+            Some(Spoken::H2c) => Inside::Http2,
+            Some(Spoken::Http11 | Spoken::Http10) => Inside::Http1,
+            _ if takes(alpn::OPAQUE) => Inside::Opaque,
+            // Whatever it is, the port is declared to be HTTP.
+            _ => Inside::Http1,
+        };
+        Ok(Direct { tls, inside })
+    }
+}
+
+async fn relay(
+    mut report: TcpReport<'_>,
+    arrival: Arrival,
+    mut down: Conn,
+    (direct, idle): (Option<Direct>, Duration),
+) -> Result<(), Failure> {
     let (path, cluster) = (report.path, Arc::clone(&report.cluster));
     let cluster = &*cluster;
-    let (mut up, flight) = match reach(&mut report, &arrival, cluster).await {
+    let (mut up, flight) = match reach(&mut report, &arrival, cluster, direct.as_ref()).await {
         Ok(reached) => reached,
         Err(failure) => {
             report.failure = Some(failure);
@@ -79,11 +124,20 @@ async fn relay(mut report: TcpReport<'_>, arrival: Arrival, mut down: Conn, idle
 }
 
 /// A connection to an endpoint. Nothing has been sent yet, so where one takes none another is tried.
-async fn reach(report: &mut TcpReport<'_>, arrival: &Arrival, cluster: &Cluster) -> Result<(Conn, InFlight), Failure> {
+async fn reach(
+    report: &mut TcpReport<'_>,
+    arrival: &Arrival,
+    cluster: &Cluster,
+    direct: Option<&Direct>,
+) -> Result<(Conn, InFlight), Failure> {
     let path = report.path;
+    let inside = direct.map_or(Inside::Opaque, |direct| direct.inside);
     let (mut tried, mut failed) = (Vec::new(), None);
     loop {
-        let target = upstream::pick(cluster, arrival, &tried, || path.now())?;
+        let mut target = upstream::pick(cluster, arrival, &tried, || path.now())?;
+        if let Some(Direct { tls, .. }) = direct {
+            target.way.tls = Some(Arc::clone(tls));
+        }
         if let Some(failure) = failed
             && (tried.contains(&target.way.address) || tried.len() == upstream::CONNECTS)
         {
@@ -95,7 +149,7 @@ async fn reach(report: &mut TcpReport<'_>, arrival: &Arrival, cluster: &Cluster)
             cluster.usage.connections_refused.fetch_add(1, Ordering::Relaxed);
             return Err(Failure::Overflow("connections"));
         };
-        let connected = Box::pin(upstream::connect(path, cluster, &target, Inside::Opaque, counted)).await;
+        let connected = Box::pin(upstream::connect(path, cluster, &target, inside, counted)).await;
         upstream::observe(cluster, &target, connected.is_err(), || path.now());
         match connected {
             Ok(up) => return Ok((up, flight)),

@@ -13,6 +13,9 @@ use crate::tables::{Cluster, ClusterSpec, Discovery, Endpoints, Identity, Lb, Na
 
 use pb::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy};
 
+/// Metadata of a cluster of original destinations by which endpoints are called as their own clusters have it.
+pub(crate) const KNOWN_ENDPOINTS: (&str, &str) = ("known_endpoints", "by_tls");
+
 /// How long connecting may take unless the cluster says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -38,7 +41,9 @@ pub(super) fn compile(name: &str, body: &[u8], old: Option<&Endpoints>) -> Resul
     let breakers = message.circuit_breakers.take().unwrap_or_default();
     let limits = cluster_limits::compile(breakers).at("circuit_breakers")?;
     let sockets = tls::sockets(take(&mut message.transport_socket_matches))?;
-    let service = message.metadata.take().and_then(|metadata| identity(&metadata));
+    let metadata = message.metadata.take().unwrap_or_default();
+    let secures_known = *mesh_text(&metadata, KNOWN_ENDPOINTS.0) == *KNOWN_ENDPOINTS.1;
+    let service = identity(&metadata).filter(|_| !secures_known);
     nothing_left(&message)?;
     let spec = ClusterSpec {
         name: Name::new(&own),
@@ -50,6 +55,7 @@ pub(super) fn compile(name: &str, body: &[u8], old: Option<&Endpoints>) -> Resul
         requests_per_connection,
         outlier,
         sockets,
+        secures_known,
         service,
     };
     Ok(Cluster { spec: Arc::new(spec), endpoints, usage: Arc::default() })

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use api::model::{Action, Balancing, Host, Labels, Model, Node, Protocol, Role, RouteRule, Service, Target};
+use api::model::{
+    Action, Balancing, Host, Labels, Model, Node, Protocol, Resolution, Role, RouteRule, Service, Target,
+};
 use prost::Message;
 
 use super::wire::{self, Meta};
 use super::{ClusterName, Resource, inbound, message, protocol, resilience, rules, tls};
+use crate::compile::KNOWN_ENDPOINTS;
 use crate::proto::{Kind, cluster as pb};
 
 /// Cluster of connections to destinations outside the registry.
@@ -21,8 +24,7 @@ pub(super) const INBOUND_PASSTHROUGH: &str = "inbound_passthrough";
 pub fn clusters(model: &Model, node: &Node) -> Vec<Resource> {
     let mut all: Vec<_> = cluster_names(model).iter().filter_map(|name| outbound(model, name, node)).collect();
     if node.role == Role::Sidecar {
-        let to_anywhere = |name| original_dst(model, name, Protocol::Tcp);
-        all.extend([to_anywhere(PASSTHROUGH), blackhole(model), to_anywhere(INBOUND_PASSTHROUGH)]);
+        all.extend([passthrough(model), blackhole(model), original_dst(model, INBOUND_PASSTHROUGH, Protocol::Tcp)]);
         all.extend(inbound::ports(model, node).iter().map(|port| of_inbound(model, port)));
     }
     all
@@ -38,7 +40,8 @@ pub fn cluster(model: &Model, node: &Node, name: &str) -> Option<Resource> {
     match name {
         _ if node.role != Role::Sidecar => None,
         BLACKHOLE => Some(blackhole(model)),
-        PASSTHROUGH | INBOUND_PASSTHROUGH => Some(original_dst(model, name, Protocol::Tcp)),
+        PASSTHROUGH => Some(passthrough(model)),
+        INBOUND_PASSTHROUGH => Some(original_dst(model, name, Protocol::Tcp)),
         _ => inbound().map(|port| of_inbound(model, &port)),
     }
 }
@@ -75,7 +78,8 @@ pub(super) fn depends_on_source(model: &Model, host: &Host) -> bool {
 
 fn of_service<'m>(service: &Service, sets: impl Iterator<Item = &'m Labels>) -> BTreeSet<ClusterName> {
     let mut names = BTreeSet::new();
-    if !super::has_virtual_address(service) {
+    // Callers of a headless service choose an endpoint themselves, and its cluster says what the endpoints are.
+    if service.resolution != Resolution::Headless && !super::has_virtual_address(service) {
         return names;
     }
     for labels in std::iter::once(Labels::new()).chain(sets.cloned()) {
@@ -155,6 +159,14 @@ fn service_metadata(service: &Service) -> Vec<u8> {
         ("name", Meta::Text(&service.key.name)),
         ("namespace", Meta::Text(&service.key.namespace)),
     ])
+}
+
+/// To wherever connections were going. Our own proxy finds endpoints that it knows among these addresses, and calls them by TLS; a
+/// stock Envoy does not know the word.
+fn passthrough(model: &Model) -> Resource {
+    let mut body = original_dst_body(model, PASSTHROUGH, Protocol::Tcp);
+    wire::field(&mut body, 25, &wire::mesh_metadata(&[(KNOWN_ENDPOINTS.0, Meta::Text(KNOWN_ENDPOINTS.1))]));
+    wire::resource(Kind::Cluster, PASSTHROUGH.to_owned(), body)
 }
 
 fn original_dst(model: &Model, name: &str, protocol: Protocol) -> Resource {

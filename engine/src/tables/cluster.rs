@@ -41,6 +41,8 @@ pub struct ClusterSpec {
     pub outlier: Option<Outlier>,
     /// How endpoints are connected to; empty is in clear text.
     pub sockets: Vec<SocketMatch>,
+    /// Whether original destinations that are endpoints of other clusters are called by those clusters' TLS.
+    pub secures_known: bool,
     /// The service that the cluster belongs to, for telemetry.
     pub service: Option<Identity>,
 }

@@ -25,6 +25,18 @@ pub struct ClientTls {
     pub resumes: bool,
 }
 
+impl ClientTls {
+    /// The same to an endpoint that its caller has chosen: of the identities that may run the service its own alone.
+    pub(super) fn for_one(&self, endpoint: &Endpoint) -> Arc<ClientTls> {
+        let path = format!("ns/{}/sa/{}", endpoint.namespace, endpoint.service_account);
+        let is_own = |id: &&Box<str>| {
+            let parts = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
+            endpoint.service_account.is_empty() || parts.is_some_and(|(_, of_id)| of_id == path)
+        };
+        Arc::new(ClientTls { servers: self.servers.iter().filter(is_own).cloned().collect(), ..self.clone() })
+    }
+}
+
 /// Words by which a cluster chooses how to connect to an endpoint, each with its value, in their order.
 pub type Words = Vec<(Box<str>, Box<str>)>;
 

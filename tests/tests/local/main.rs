@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         mutual_tls::every_hop_between_sidecars_is_by_mutual_tls_without_a_word,
         mutual_tls::nothing_of_a_request_is_seen_between_pods,
         mutual_tls::a_stranger_is_served_until_it_is_strict_and_was_named_before,
-        mutual_tls::what_a_pod_sends_to_itself_or_to_an_address_is_plain_and_works,
+        mutual_tls::what_a_pod_sends_to_itself_is_plain_and_to_another_pods_address_it_is_not,
         openssl::openssl_is_served_with_a_certificate_of_the_ca_and_refused_without,
         mutual_tls::roles_decide_by_identity,
         mutual_tls::while_modes_flip_no_request_fails,

@@ -115,7 +115,7 @@ pub(crate) fn every_hop_between_sidecars_is_by_mutual_tls_without_a_word(mesh: &
 
 pub(crate) fn nothing_of_a_request_is_seen_between_pods(mesh: &Mesh) {
     const SECRET: &str = "x-secret: open-sesame";
-    let capture = |url: &str| {
+    let capture = |from: &str, url: &str| {
         // The sidecar's container alone may look at the wire.
         let looking =
             ["local", "exec", "deploy/details-v1", "-c", "mesh-proxy", "--", "python3", "-c", CAPTURE, "9080"];
@@ -128,23 +128,23 @@ pub(crate) fn nothing_of_a_request_is_seen_between_pods(mesh: &Mesh) {
         assert_eq!(ready, "ready\n");
         // A connection of its own for each, so that a handshake is among what is seen.
         for _ in 0..30 {
-            let _ = mesh.exec(PAGE, &["curl", "-s", "-H", SECRET, "-H", "connection: close", url]);
+            let _ = mesh.exec(from, &["curl", "-s", "-H", SECRET, "-H", "connection: close", url]);
         }
         let mut seen = Vec::new();
         std::io::Read::read_to_end(&mut out, &mut seen).expect("bytes");
         let _ = child.wait();
         String::from_utf8_lossy(&seen).into_owned()
     };
-    let seen = capture("http://details:9080/details/0");
+    let seen = capture(PAGE, "http://details:9080/details/0");
     assert!(!seen.is_empty(), "something is seen at all");
     for word in ["open-sesame", "HTTP/1.1", "GET ", "details/0", "Paperback"] {
         assert!(!seen.contains(word), "{word} is seen on the wire: {seen}");
     }
-    // The same eyes see what goes past the mesh's TLS: to the pod's own address.
-    let pods = mesh.json(&["get", "pods", "-n", "default", "-l", "app=details", "-o", "json"]);
-    let address = pods["items"][0]["status"]["podIP"].as_str().expect("an address");
-    let seen = capture(&format!("http://{address}:9080/details/0"));
-    assert!(seen.contains("open-sesame"), "the capture sees clear text where there is some: {seen}");
+    // The same eyes see what a pod without a sidecar sends.
+    with_stranger(mesh, |stranger| {
+        let seen = capture(stranger, "http://details:9080/details/0");
+        assert!(seen.contains("open-sesame"), "the capture sees clear text where there is some: {seen}");
+    });
 }
 
 pub(crate) fn a_stranger_is_served_until_it_is_strict_and_was_named_before(mesh: &Mesh) {
@@ -194,7 +194,19 @@ pub(crate) fn a_stranger_is_served_until_it_is_strict_and_was_named_before(mesh:
     });
 }
 
-pub(crate) fn what_a_pod_sends_to_itself_or_to_an_address_is_plain_and_works(mesh: &Mesh) {
+/// A Service without an address of its own: its name is those of its pods.
+const HEADLESS: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: ratings-each, namespace: default}
+spec:
+  clusterIP: None
+  selector: {app: ratings}
+  ports: [{name: http, port: 9080}]
+";
+
+pub(crate) fn what_a_pod_sends_to_itself_is_plain_and_to_another_pods_address_it_is_not(mesh: &Mesh) {
+    let _ = mesh.meshctl_with_input(&["apply", "-f", "-"], HEADLESS).ok();
     assert_eq!(status(mesh, "deploy/ratings-v1", RATINGS), "200", "to itself, through its service");
     let pods = mesh.json(&["get", "pods", "-n", "default", "-l", "app=ratings", "-o", "json"]);
     let address = pods["items"][0]["status"]["podIP"].as_str().expect("an address");
@@ -202,8 +214,20 @@ pub(crate) fn what_a_pod_sends_to_itself_or_to_an_address_is_plain_and_works(mes
     assert_eq!(status(mesh, PAGE, &direct), "200", "past the service");
     let _ = mesh.meshctl(&["create", "-f", &sample("auth/strict.yaml"), "--wait"]).ok();
     assert_eq!(status(mesh, "deploy/ratings-v1", RATINGS), "200", "to itself it needs no proof");
-    assert_eq!(status(mesh, PAGE, &direct), "403", "nothing is proved past the service");
+    for url in [direct.as_str(), "http://ratings-each:9080/ratings/0"] {
+        eventually(Duration::from_secs(20), || match &*status(mesh, PAGE, url) {
+            "200" => Ok(()),
+            other => Err(format!("{url}: {other}")),
+        });
+    }
+    let labels =
+        ["reporter=\"destination\"", "source_principal=\"spiffe://cluster.local/ns/default/sa/bookinfo-productpage\""];
+    assert!(!series(mesh, "deploy/ratings-v1", &labels).is_empty(), "they know who has asked");
+    with_stranger(mesh, |stranger| {
+        assert_eq!(status(mesh, stranger, &direct), "403", "who has no sidecar proves nothing")
+    });
     let _ = mesh.meshctl(&["delete", "-f", &sample("auth/strict.yaml"), "--wait"]).ok();
+    let _ = mesh.meshctl_with_input(&["delete", "-f", "-"], HEADLESS).ok();
 }
 
 pub(crate) fn roles_decide_by_identity(mesh: &Mesh) {
