@@ -93,6 +93,11 @@ impl Authoriser {
         Some(Refusal { failure: Failure::PolicyDenied, details: denied.to_string() })
     }
 
+    /// Whether the rules would refuse an opaque connection as it is; nothing is counted.
+    pub(crate) fn would_refuse(&self, rbac: &[Rbac], arrival: &Arrival) -> bool {
+        !rbac.is_empty() && admit(rbac, &Connection(caller(arrival, &[])), &mut NoTrace).denied.is_some()
+    }
+
     /// Asks the rules about an opaque connection.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::conn::Conn;
 use crate::data::DataPath;
-use crate::detect::inspect;
+use crate::detect::{Found, Spoken, detect, inspect};
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::http::{self, Chosen};
@@ -41,11 +41,21 @@ async fn begin(
     let mut arrival = path.arrival(&socket, listener)?;
     let port = arrival.destination.port();
     let mut conn = Conn::new(socket);
-    let found = match inspect(path, listener, &mut conn, port).await {
+    let mut found = match inspect(path, listener, &mut conn, port).await {
         Ok(found) => found,
         Err(Failure::SlowRequest) => return path.refuse(EDGE, &arrival, Failure::SlowRequest).map(|()| None),
         Err(failure) => return Err(failure),
     };
+    if found.spoken == Some(Spoken::Silent)
+        && listener.must_inspect(port).tls
+        && !may_be_silent(path, &found, listener, &arrival)
+    {
+        let longer = Some(path.tls.handshake_timeout());
+        match detect(&mut conn, true, longer).await {
+            Ok(late) => found = late,
+            Err(failure) => return path.refuse(EDGE, &arrival, failure).map(|()| None),
+        }
+    }
     let Some(chain) = found.chain(listener, port) else {
         return path.turn_away(EDGE, &arrival, (listener, found)).map(|()| None);
     };
@@ -61,5 +71,14 @@ async fn begin(
             let tables = path.tables.load_full();
             Box::pin(tcp::serve(path, &tables, tcp, (EDGE, arrival), (conn, found))).await.map(|()| None)
         }
+    }
+}
+
+/// Whether a caller that has said nothing yet may be taken for one in clear text: a server that speaks first would wait for it for
+/// ever. Where HTTP is spoken, or clear text is refused, nothing is lost by waiting for what may be a ClientHello.
+fn may_be_silent(path: &DataPath, found: &Found, listener: &Listener, arrival: &Arrival) -> bool {
+    match found.chain(listener, arrival.destination.port()).map(|chain| &chain.filter) {
+        Some(Filter::Tcp(tcp)) => !path.authoriser.would_refuse(&tcp.rbac, arrival),
+        Some(Filter::Http(_)) | None => false,
     }
 }

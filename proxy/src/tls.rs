@@ -164,6 +164,11 @@ impl Tls {
         Ok((agreed, identity))
     }
 
+    /// How long a caller's handshake may take.
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// What the proxy shows to others, and holds them against.
     pub(crate) fn svids(&self) -> &Svids {
         &self.svids

@@ -130,6 +130,30 @@ async fn nothing_of_http_is_on_the_wire_between_two_sidecars() {
     assert!(out.starts_with(&[0x16, 3]), "it begins with a handshake");
 }
 
+#[tokio::test]
+async fn a_client_hello_that_is_late_is_tls_all_the_same() {
+    let upstream = Upstream::new().await;
+    let pair = Pair::new(upstream.address, Mode::Strict).await;
+    upstream.serve(&pair.far.tasks, |_| ok("hello"));
+    let between = Upstream::new().await;
+    pair.near.by_tls("reviews", between.address, &[SERVER], false);
+    let mut client = Peer::connect(pair.http).await;
+    let passing = async {
+        let mut near = between.accept().await.stream;
+        let mut far = tokio::net::TcpStream::connect(pair.inbound).await.expect("connects");
+        let silent = || count(&pair.far.metrics(), "mesh_protocol_detection_total{result=\"silent\"}") == 1;
+        until("nothing has come for as long as the listener waits", silent).await;
+        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    };
+    let asking = client.ask(get("/"));
+    tokio::pin!(asking);
+    let answer = tokio::select! {
+        answer = &mut asking => answer,
+        () = passing => asking.await,
+    };
+    assert_eq!(answer.text(), "hello");
+}
+
 /// Passes bytes on until their end, and keeps them.
 async fn pass(
     mut from: impl tokio::io::AsyncRead + Unpin,
