@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use api::spiffe::SpiffeId;
 use engine::tables::{Cluster, Endpoint, Load, Usage, take_one};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
+use crate::principals::Principal;
 use crate::tls::{Agreed, Handshake, Secure};
 
 /// A connection with its buffers.
@@ -212,9 +212,9 @@ impl Conn {
         self.received == 0 && matches!(&self.io, Io::Secure(secure) if secure.is_refused())
     }
 
-    /// Who has proved to be at the other end.
-    pub(crate) fn peer(&self) -> Option<&Arc<SpiffeId>> {
-        if let Io::Secure(secure) = &self.io { secure.peer() } else { None }
+    /// Who has proved to be at the other end, as counters know it.
+    pub(crate) fn principal(&self) -> Principal {
+        if let Io::Secure(secure) = &self.io { secure.peer } else { Principal::default() }
     }
 
     /// Reads once into another's buffer; for a codec that has its own.

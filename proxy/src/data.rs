@@ -372,11 +372,6 @@ impl DataPath {
         Err(refusal.failure)
     }
 
-    /// Who has proved to be at the other end of a connection, as counters know it.
-    pub(crate) fn principal(&self, conn: &crate::conn::Conn) -> Principal {
-        conn.peer().map_or_else(Principal::default, |id| self.metrics.principals.of(id))
-    }
-
     /// Where a connection came in, and where it was going.
     pub(crate) fn arrival(&self, socket: &TcpStream, listener: &Listener) -> Result<Arrival, Failure> {
         let is_intercepted = listener.use_original_dst || listener.restores_original_dst;

@@ -102,7 +102,7 @@ async fn relay(
             return Err(failure);
         }
     };
-    report.peer = path.principal(&up);
+    report.peer = up.principal();
     report.opened();
     if report.was_silent {
         // A connection on which nothing is said at all is the relay's to end.

@@ -159,7 +159,7 @@ impl Tls {
         };
         let identity = Arc::new(identity);
         if let Some(secure) = conn.secure() {
-            secure.peer = Some(Arc::clone(&identity));
+            secure.peer = self.metrics.principals.of(&identity);
         }
         Ok((agreed, identity))
     }

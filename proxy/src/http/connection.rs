@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::Session;
 use super::forward::Call;
 use crate::conn::{Conn, Counted};
-use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::multiplex::{Lease, Maker, Offer};
@@ -30,9 +29,9 @@ pub(super) enum Line {
 
 impl Line {
     /// Who has proved to be at the other end.
-    pub(super) fn peer(&self, path: &DataPath) -> Principal {
+    pub(super) fn peer(&self) -> Principal {
         match self {
-            Line::Text(conn) => path.principal(conn),
+            Line::Text(conn) => conn.principal(),
             Line::Lease(lease) => lease.peer(),
         }
     }
@@ -206,7 +205,7 @@ impl Session<'_> {
             // An endpoint may always have one, however many there are to the others.
             let counted = Counted::begin_surely(cluster);
             let conn = upstream::connect(path, cluster, target, Inside::Http2, counted).await?;
-            let peer = path.principal(&conn);
+            let peer = conn.principal();
             let most = cluster.spec.requests_per_connection.map_or(u32::MAX, std::num::NonZero::get);
             let opened = path.multiplex.open(&maker, (conn, peer), most, cluster.spec.connect_timeout).await;
             // Who is said to have a proxy beside it may have lost it, or not have it yet.

@@ -103,7 +103,7 @@ impl Session<'_> {
         };
         call.tries.tries(&target);
         report.attempts += 1;
-        report.peer = line.peer(self.path);
+        report.peer = line.peer();
         let flight = InFlight::at(&target);
         let Some(mut up) = self.begin_at(line, &call, &target, report)? else {
             return if unseen < UNSEEN { Ok(Tried::Unseen) } else { Err(Failure::UpstreamReset) };

@@ -3,19 +3,17 @@
 //!
 //! An idle connection holds no buffer.
 
+use rustls::Error;
 use std::io::{self, Read as _};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-
-use api::spiffe::SpiffeId;
-use rustls::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::handshake::{Agreed, Handshake};
 use super::records::{Opened, Records, content, whole};
 use crate::buffer::Buffer;
+use crate::principals::Principal;
 
 /// The largest record, and something: so much is read at a time at least.
 const LEAST: usize = 32 * 1024;
@@ -25,8 +23,8 @@ const LEAST: usize = 32 * 1024;
 pub(crate) struct Secure {
     socket: TcpStream,
     stage: Stage,
-    /// Who is at the other end, once the handshake is done.
-    pub(super) peer: Option<Arc<SpiffeId>>,
+    /// Who is at the other end, as counters know it, once the handshake is done.
+    pub(crate) peer: Principal,
     /// Records that have come and have not been opened.
     came: Buffer,
     /// What was in a record that was larger than its reader's buffer.
@@ -57,7 +55,7 @@ impl Secure {
         Secure {
             socket,
             stage: Stage::Handshake(handshake),
-            peer: None,
+            peer: Principal::default(),
             came,
             spare: Buffer::default(),
             going: Buffer::default(),
@@ -70,11 +68,6 @@ impl Secure {
     /// The socket below.
     pub(crate) fn socket(&self) -> &TcpStream {
         &self.socket
-    }
-
-    /// Who is at the other end.
-    pub(crate) fn peer(&self) -> Option<&Arc<SpiffeId>> {
-        self.peer.as_ref()
     }
 
     /// Whether the peer has ended it with an alert. A server refuses its caller so after the caller's handshake is done.
