@@ -59,6 +59,11 @@ pub(super) fn judge(target: &Target, question: &Question) -> Verdict {
     };
     let mut trace = Recording::default();
     let caller = &question.caller;
+    let rules = match &chain.filter {
+        Filter::Tcp(tcp) => &tcp.rbac,
+        Filter::Http(http) => &http.access.rbac,
+    };
+    let has_rules = rules.iter().any(|rbac| rbac.rules.is_some());
     let admission = match &chain.filter {
         Filter::Tcp(tcp) => {
             let caller = Caller {
@@ -77,7 +82,7 @@ pub(super) fn judge(target: &Target, question: &Question) -> Verdict {
     };
     verdict.steps = trace.steps;
     verdict.would_deny = admission.would_deny.map(|denied| denied.to_string());
-    verdict.take(admission);
+    verdict.take(admission, has_rules);
     verdict.place = place(target, &verdict.by);
     verdict
 }
@@ -113,8 +118,8 @@ fn ask_http<'t>(
 }
 
 impl Verdict {
-    /// What the rules said.
-    fn take(&mut self, admission: Admission<'_>) {
+    /// What the rules said; `has_rules` where there are any that are not on trial.
+    fn take(&mut self, admission: Admission<'_>, has_rules: bool) {
         match admission.denied {
             Some(denied) => {
                 self.code = "policy_denied";
@@ -128,8 +133,13 @@ impl Verdict {
                 self.allowed = true;
                 match admission.allowed_by {
                     Some(policy) => policy.clone_into(&mut self.by),
-                    None if self.why.is_empty() => "no rules are in force here".clone_into(&mut self.why),
-                    None => {}
+                    None => {
+                        let why = if has_rules { "no rule keeps it out" } else { "no rules are in force here" };
+                        let before = std::mem::replace(&mut self.why, why.to_owned());
+                        if !before.is_empty() {
+                            self.why = format!("{why}; {before}");
+                        }
+                    }
                 }
             }
         }
@@ -200,5 +210,27 @@ impl Verdict {
             "wouldDeny": self.would_deny,
             "steps": self.steps,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_let_in_by_no_policy_is_told_whether_there_are_rules() {
+        let opaque = "the port is opaque: only who connects is looked at";
+        for (has_rules, before, expected) in [
+            (false, "", "no rules are in force here"),
+            (true, "", "no rule keeps it out"),
+            (true, opaque, "no rule keeps it out; the port is opaque: only who connects is looked at"),
+        ] {
+            let mut verdict = Verdict { why: before.to_owned(), ..Verdict::default() };
+            verdict.take(Admission::default(), has_rules);
+            assert_eq!((verdict.allowed, verdict.why.as_str()), (true, expected));
+        }
+        let mut verdict = Verdict::default();
+        verdict.take(Admission { allowed_by: Some("readers"), ..Admission::default() }, true);
+        assert_eq!((verdict.by.as_str(), verdict.why.as_str()), ("readers", ""));
     }
 }
