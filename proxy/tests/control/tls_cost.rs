@@ -5,11 +5,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use runtime::Tasks;
 use runtime::authority::Root;
 use runtime::svid::{self, Key, KeyKind, Peers, Svids};
 use rustls::client::Resumption;
@@ -20,7 +22,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::SOON;
 use crate::binary::{Running, command};
+use crate::upstream::noting;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const CALLER: &str = "spiffe://cluster.local/ns/shop/sa/productpage";
@@ -75,6 +79,10 @@ fn write(dir: &Path, root: &Root) {
 }
 
 fn start(dir: &Path) -> Running {
+    Running::of(with_identity(dir))
+}
+
+fn with_identity(dir: &Path) -> Command {
     let mut command = command(&dir.join("config.yaml"));
     for (name, file) in
         [("MESH_SVID_CERTIFICATE", "certificate.pem"), ("MESH_SVID_KEY", "key.pem"), ("MESH_SVID_ROOTS", "roots.pem")]
@@ -82,7 +90,7 @@ fn start(dir: &Path) -> Running {
         command.env(name, dir.join(file));
     }
     command.env("MESH_TLS_HANDSHAKE_SECONDS", "20");
-    Running::of(command)
+    command
 }
 
 fn caller(root: &Root) -> (svid::Publisher, Svids) {
@@ -127,6 +135,63 @@ async fn the_binary_shows_the_identity_in_its_files() {
     assert_eq!(svid::peer(session.peer_certificates()).expect("it was verified").id.as_str(), SERVER);
     let group = session.negotiated_key_exchange_group().expect("TLS 1.3 has one").name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
+}
+
+/// What makes a listener one of connections that come to this workload.
+const ORIGINAL_DST: &str = "{ name: envoy.filters.listener.original_dst, typed_config: { \
+     '@type': type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst } }";
+
+/// A configuration that passes on to an application what comes over mutual TLS.
+fn write_inbound(dir: &Path, upstream: SocketAddr) {
+    let file = dir.join("config.yaml");
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    let text = text
+        .replace("  - name: in\n", &format!("  - name: in\n    listener_filters: [{ORIGINAL_DST}]\n"))
+        .replace("direct_response: { status: 200, body: { inline_string: ok } }", "route: { cluster: app }");
+    let port = upstream.port();
+    let cluster = format!(
+        "  clusters:
+  - name: app
+    type: STATIC
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: app
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }}
+"
+    );
+    std::fs::write(&file, text + &cluster).expect("it can be written");
+}
+
+#[tokio::test]
+async fn the_application_is_told_of_certificates_if_the_environment_says_so() {
+    let (dir, root) = (tempfile::tempdir().expect("a directory"), Root::new("root").expect("a root"));
+    write(dir.path(), &root);
+    let tasks = Tasks::new();
+    let (upstream, mut heads) = noting(&tasks).await;
+    write_inbound(dir.path(), upstream);
+    let (_publisher, svids) = caller(&root);
+    let told = format!("X-Forwarded-Client-Cert: By={SERVER};URI={CALLER}\r\n");
+    for (value, is_told) in [(None, false), (Some("sanitize"), false), (Some("sanitize-set"), true)] {
+        let mut command = with_identity(dir.path());
+        if let Some(value) = value {
+            command.env("MESH_FORWARDED_CLIENT_CERT", value);
+        }
+        let mut proxy = Running::of(command);
+        let address = proxy.address("listening", "address").await;
+        let mut stream = connect(address, &client(&svids)).await;
+        let forged = b"GET / HTTP/1.1\r\nHost: test\r\nX-Forwarded-Client-Cert: By=a;URI=b\r\n\r\n";
+        stream.write_all(forged).await.expect("sends");
+        let head = heads.recv().await.expect("the application is asked");
+        assert!(!head.contains("URI=b"), "{value:?}: {head}");
+        assert_eq!(head.contains(&told), is_told, "{value:?}: {head}");
+    }
+    let mut command = with_identity(dir.path());
+    let refused = command.env("MESH_FORWARDED_CLIENT_CERT", "always").output().expect("it ends");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("write sanitize or sanitize-set"), "{text}");
+    tasks.stop(SOON).await.expect("the application ends");
 }
 
 /// Resident memory of a process, in KiB.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use runtime::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::SOON;
 
@@ -26,6 +26,27 @@ pub async fn holding(tasks: &Tasks, text: &'static str, release: watch::Receiver
         }
     });
     address
+}
+
+/// A server that tells of the head of each request that it gets.
+pub async fn noting(tasks: &Tasks) -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let (heads, received) = mpsc::channel(8);
+    tasks.spawn_until_cancelled("upstream", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while let Ok(byte) = stream.read_u8().await {
+                head.push(byte);
+                if head.ends_with(b"\r\n\r\n") {
+                    break;
+                }
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            let _ = heads.send(String::from_utf8_lossy(&head).into_owned()).await;
+        }
+    });
+    (address, received)
 }
 
 async fn answer(mut stream: TcpStream, text: &'static str, mut release: watch::Receiver<()>) {
