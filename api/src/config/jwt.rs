@@ -142,11 +142,11 @@ impl Jwt {
                 .collect()
         });
         let forward = self.forward_original_token != Some(false);
-        if !forward && (!params.is_empty() || !cookies.is_empty()) {
+        if !forward && !cookies.is_empty() {
             context.within("forwardOriginalToken", |context| {
                 context.error_with_hint(
-                    "a token in the query or in a cookie cannot be taken out of the request",
-                    "let it stand in a header, or forward it",
+                    "a token in a cookie cannot be taken out of the request",
+                    "let it stand in a header or in the query, or forward it",
                 );
             });
         }

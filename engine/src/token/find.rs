@@ -1,5 +1,6 @@
 //! Where tokens stand in a request, and which of them it needs.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Claims, TokenError, Verified, encode};
@@ -16,6 +17,27 @@ pub struct Authenticated {
     pub add: Vec<(Box<str>, String)>,
     /// Headers in which the application does not get tokens, by lower-case name.
     pub remove: Vec<Box<str>>,
+    /// Parameters of the query in which it does not get them either.
+    pub remove_params: Vec<Box<str>>,
+}
+
+impl Authenticated {
+    /// A path with its query as the application gets it: without tokens that are not for it.
+    #[must_use]
+    pub fn path<'p>(&self, path: Cow<'p, str>) -> Cow<'p, str> {
+        let (bare, query) = split_query(&path);
+        let pairs = || query.trim_start_matches('?').split('&');
+        let is_token = |pair: &&str| {
+            let name = pair.split_once('=').map(|(name, _)| name);
+            name.is_some_and(|name| self.remove_params.iter().any(|wanted| **wanted == *name))
+        };
+        if !pairs().any(|pair| is_token(&pair)) {
+            return path;
+        }
+        let rest: Vec<&str> = pairs().filter(|pair| !is_token(pair)).collect();
+        let mark = if rest.is_empty() { "" } else { "?" };
+        format!("{bare}{mark}{}", rest.join("&")).into()
+    }
 }
 
 /// Why a request's tokens are not enough.
@@ -118,6 +140,7 @@ impl<R: Request, V: FnMut(&Provider, &str) -> Result<Arc<Claims>, TokenError>> F
         }
         if !provider.forward {
             self.out.remove.extend(provider.headers.iter().map(|(name, _)| name.clone()));
+            self.out.remove_params.extend(provider.params.iter().cloned());
         }
         self.out.tokens.push(Verified { key: provider.key.clone(), claims });
         Ok(())

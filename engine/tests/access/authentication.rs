@@ -191,18 +191,42 @@ fn what_the_application_gets_of_a_token_is_what_the_policy_says() {
         let request = request.with_header("x-token", &token);
         let found = authenticate(&tokens, &request, &mut verifying).unwrap();
         let text = |names: &[Box<str>]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        (found.add, text(&found.remove), text(&tokens.reserved))
+        (found.add, text(&found.remove), text(&tokens.reserved), found.remove_params)
     };
     let user = ("x-user".into(), "jason".to_owned());
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    assert_eq!(handed(""), (vec![user.clone()], vec![], names(&["x-user"])));
-    assert_eq!(handed("forwardOriginalToken: true,"), (vec![user.clone()], vec![], names(&["x-user"])));
-    assert_eq!(handed("forwardOriginalToken: false,").1, names(&["authorization"]));
+    for more in ["", "forwardOriginalToken: true,"] {
+        assert_eq!(handed(more), (vec![user.clone()], vec![], names(&["x-user"]), vec![]), "{more}");
+    }
+    let (_, headers, _, params) = handed("forwardOriginalToken: false,");
+    assert_eq!((headers, params), (names(&["authorization"]), vec!["access_token".into()]));
     assert_eq!(handed("forwardOriginalToken: false, jwtHeaders: [x-token],").1, names(&["x-token"]));
-    let (add, _, mut reserved) = handed("outputPayloadToHeader: x-payload,");
+    let of_params = handed("forwardOriginalToken: false, jwtHeaders: [x-token], jwtParams: [token, t],").3;
+    assert_eq!(of_params.iter().map(ToString::to_string).collect::<Vec<_>>(), ["token", "t"]);
+    let (add, _, mut reserved, _) = handed("outputPayloadToHeader: x-payload,");
     reserved.sort();
     assert_eq!(add, [("x-payload".into(), payload), user]);
     assert_eq!(reserved, names(&["x-payload", "x-user"]), "a client's own are left out");
+}
+
+#[test]
+fn tokens_that_are_not_for_the_application_are_cut_out_of_the_query() {
+    let names = ["access_token", "t"].map(Box::from).to_vec();
+    let found = engine::token::Authenticated { remove_params: names, ..Default::default() };
+    for (path, expected) in [
+        ("/x", "/x"),
+        ("/x?", "/x?"),
+        ("/x?a=b&&c", "/x?a=b&&c"),
+        ("/x?access_token=abc", "/x"),
+        ("/x?a=b&access_token=abc&c=d", "/x?a=b&c=d"),
+        ("/x?t=1&a=b&t=1&access_token=1", "/x?a=b"),
+        ("/x??access_token=abc&a", "/x?a"),
+        ("/x?access_token&b=access_token=abc", "/x?access_token&b=access_token=abc"),
+        ("/access_token=abc?Access_token=abc", "/access_token=abc?Access_token=abc"),
+    ] {
+        assert_eq!(found.path(path.into()), expected, "{path}");
+        assert_eq!(engine::token::Authenticated::default().path(path.into()), path);
+    }
 }
 
 #[test]

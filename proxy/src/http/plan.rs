@@ -158,7 +158,7 @@ pub(super) fn decide<'t>(session: &mut Session<'_>, tables: &'t Tables, http: &'
             // A tunnel's target and host are the place that it leads to, which no rule changes.
             let (to, authority) = match is_tunnel {
                 true => (Cow::Borrowed(&*host), &*host),
-                false => (forwarded.path(&path), forwarded.authority(&host)),
+                false => (authenticated.path(forwarded.path(&path)), forwarded.authority(&host)),
             };
             let handover = Handover::of(http, &authenticated);
             match session.write_head(head, (&to, authority), handover) {
