@@ -92,12 +92,6 @@ impl Ca {
         })?;
         let store = Store::new(client.clone());
         let authority = authority(&store, &settings.policy, &clock).await?;
-        tracing::info!(
-            origin = authority.origin().name(),
-            trust_domain = %settings.policy.domain,
-            bundle = authority.bundle().version(),
-            "the authority is ready"
-        );
         let (publisher, svids) = svid::channel_with_clock(Arc::clone(&clock));
         publisher.publish_bundle(authority.bundle().clone());
         let authority = Arc::new(ArcSwap::from_pointee(authority));
@@ -218,7 +212,11 @@ async fn authority(store: &Store, policy: &Policy, clock: &Arc<dyn Clock>) -> Re
         }
     };
     let origin = material.origin;
-    material.authority(policy.clone(), Arc::clone(clock)).map_err(|error| {
+    let made = material.authority(policy.clone(), Arc::clone(clock)).inspect(|made| {
+        let (trust_domain, bundle) = (&policy.domain, made.bundle().version());
+        tracing::info!(origin = made.origin().name(), %trust_domain, bundle, "the authority is ready");
+    });
+    made.map_err(|error| {
         let secret = match origin {
             crate::authority::Origin::SelfMade => CA_ROOT_SECRET,
             crate::authority::Origin::PluggedIn => CA_PLUGGED_SECRET,

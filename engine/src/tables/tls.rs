@@ -29,11 +29,11 @@ impl ClientTls {
     /// The same to an endpoint that its caller has chosen: of the identities that may run the service its own alone.
     pub(super) fn for_one(&self, endpoint: &Endpoint) -> Arc<ClientTls> {
         let path = format!("ns/{}/sa/{}", endpoint.namespace, endpoint.service_account);
-        let is_own = |id: &&Box<str>| {
+        let is_own = |id: &str| {
             let parts = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
             endpoint.service_account.is_empty() || parts.is_some_and(|(_, of_id)| of_id == path)
         };
-        Arc::new(ClientTls { servers: self.servers.iter().filter(is_own).cloned().collect(), ..self.clone() })
+        Arc::new(ClientTls { servers: self.servers.iter().filter(|id| is_own(id)).cloned().collect(), ..self.clone() })
     }
 }
 
