@@ -126,6 +126,10 @@ enum Sending {
     Refused,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one per exchange, and it is the larger variant most of the time"
+)]
 #[derive(Debug)]
 enum Answer {
     Head { scan: Scan, interim: usize },
