@@ -18,6 +18,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use crate::authority::Authority;
+use crate::holders::Holder;
 use crate::join::{Good, JoinError, JoinTokens};
 use crate::naming::Naming;
 
@@ -39,6 +40,17 @@ pub struct Caller {
     pub proof: Proof,
     /// Serial number of the SVID that it showed, whatever proves it.
     pub shown: Option<String>,
+}
+
+impl Caller {
+    /// Who will hold what it asks for: its pod, or, if it is none, the certificate with this serial number itself.
+    #[must_use]
+    pub fn holder(&self, serial: &str) -> Holder {
+        match (&self.proof, self.id.account()) {
+            (Proof::Token { pod: Some(pod) }, Some((namespace, _))) => Holder::Pod(format!("{namespace}/{pod}")),
+            _ => Holder::leaf(serial),
+        }
+    }
 }
 
 /// What proves an identity.

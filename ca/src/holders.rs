@@ -13,8 +13,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::caller::{Caller, Proof};
-
 /// Most records, which fit into one object of the API. Those over it are joined into one that ends with the last of them.
 const MOST: usize = 8192;
 /// Joined records end at a multiple of this, so that not each of them is a change.
@@ -57,15 +55,6 @@ impl Holder {
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(self, Holder::Others(_))
-    }
-
-    /// Who gets what `caller` asks for.
-    #[must_use]
-    pub fn of(caller: &Caller, serial: &str) -> Self {
-        match (&caller.proof, caller.id.account()) {
-            (Proof::Token { pod: Some(pod) }, Some((namespace, _))) => Holder::Pod(format!("{namespace}/{pod}")),
-            _ => Holder::leaf(serial),
-        }
     }
 }
 

@@ -210,7 +210,7 @@ impl Issuing {
 
     /// Writes down who holds it now, before it is handed out.
     async fn write_down(&self, authority: &Authority, caller: &Caller, issued: &Issued) {
-        let holder = Holder::of(caller, &issued.serial);
+        let holder = caller.holder(&issued.serial);
         let id = match holder {
             // Of a pod its name says enough, unless the trust domain has several.
             Holder::Pod(_) if authority.policy().aliases.is_empty() => "-".to_owned(),

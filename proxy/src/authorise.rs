@@ -16,8 +16,8 @@ use engine::trace::NoTrace;
 
 pub use self::counters::{Collected, Counters};
 use self::memory::Memory;
+use crate::arrival::Arrival;
 use crate::failure::Failure;
-use crate::upstream::Arrival;
 
 /// What decides with the tables whether somebody is let in.
 #[derive(Debug, Default)]

@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
 use crate::principals::Principal;
-use crate::tls::{Agreed, Handshake, Secure};
+use crate::tls::handshake::{Agreed, Handshake};
+use crate::tls::secure::Secure;
 
 /// A connection with its buffers.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Why a request or connection failed: one word for it in reply, log and metric, with Envoy's flag beside it.
 
 use crate::codec::Malformed;
-use crate::tls::NoTls;
+use crate::tls::reason::NoTls;
 
 /// Whose fault a failure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

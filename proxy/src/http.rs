@@ -3,6 +3,7 @@
 //! A connection of HTTP/1.1 has its requests one after the other ([`text`]), one of HTTP/2 at the same time
 //! ([`streams`]). What happens to a request is the same for both: decide → plan → pick → try → report.
 
+mod call;
 mod chosen;
 mod connection;
 mod forward;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use engine::tables::{Http, Tables};
 use tokio::time::Instant;
 
+use crate::arrival::Arrival;
 use crate::codec::{Request, Response};
 use crate::conn::Conn;
 use crate::data::DataPath;
@@ -30,7 +32,6 @@ use crate::report::{self, Grpc, Note, Report, Told};
 use crate::side::Side;
 use crate::timer::Deadline;
 use crate::upgrade::Switch;
-use crate::upstream::Arrival;
 
 pub(crate) use self::chosen::Chosen;
 use self::plan::{Decided, Head, Plan};

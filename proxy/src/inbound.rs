@@ -6,15 +6,16 @@ use std::time::SystemTime;
 use engine::tables::{Filter, Listener};
 use tokio::net::TcpStream;
 
+use crate::arrival::Arrival;
 use crate::conn::Conn;
 use crate::data::DataPath;
-use crate::detect::{Found, Spoken, detect, inspect};
+use crate::detect::spoken::Spoken;
+use crate::detect::{Found, detect, inspect};
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::http::{self, Chosen};
 use crate::origdst::canonical;
 use crate::tcp;
-use crate::upstream::Arrival;
 
 /// Serves one inbound connection, from its original destination to its report.
 ///

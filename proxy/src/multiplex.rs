@@ -21,7 +21,7 @@ use crate::frames::FrameLimits;
 use crate::pool::{SHARDS, shard};
 use crate::principals::Principal;
 use crate::stream::Stream;
-use crate::upstream::Way;
+use crate::way::Way;
 
 pub(crate) use self::drive::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use engine::tables::{Filter, Listener};
 use tokio::net::TcpStream;
 
+use crate::arrival::Arrival;
 use crate::conn::Conn;
 use crate::data::DataPath;
 use crate::detect::inspect;
@@ -13,7 +14,6 @@ use crate::headers::Edge;
 use crate::http::{self, Chosen};
 use crate::origdst::canonical;
 use crate::tcp;
-use crate::upstream::Arrival;
 
 /// Serves one outbound connection, from its original destination to its report.
 ///

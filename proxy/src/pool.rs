@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::conn::{Conn, Counted};
-use crate::upstream::Way;
+use crate::way::Way;
 
 /// Applications commonly close a connection that has been idle for five seconds or more; the proxy is first.
 const IDLE: Duration = Duration::from_secs(4);

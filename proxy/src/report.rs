@@ -11,13 +11,14 @@ use engine::tables::{Cluster, Endpoint};
 use tokio::time::Instant;
 
 use crate::access_log::Entry;
+use crate::arrival::Arrival;
 use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::metrics::{Counted, Kind, Protocol, TcpSeries};
 use crate::peers::PeerId;
 use crate::principals::Principal;
-use crate::upstream::{Arrival, Target};
+use crate::way::Target;
 
 pub(crate) use self::note::{Head, Http1, Note};
 

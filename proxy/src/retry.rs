@@ -8,7 +8,8 @@ use std::time::Duration;
 use engine::tables::{Cluster, Retry, Usage, take_one};
 use tokio::time::Instant;
 
-use crate::upstream::{Target, dice};
+use crate::upstream::dice;
+use crate::way::Target;
 
 /// Request bodies up to this size are kept, so that they can be sent again.
 pub(crate) const MAX_REPLAY: usize = 64 * 1024;

@@ -9,16 +9,18 @@ use engine::decide::decide_tcp;
 use engine::tables::{ClientTls, Cluster, Tables, Tcp, alpn};
 use engine::trace::NoTrace;
 
+use crate::arrival::Arrival;
 use crate::conn::{Conn, Counted};
 use crate::data::DataPath;
-use crate::detect::{Found, Spoken, detect, recognise};
+use crate::detect::spoken::Spoken;
+use crate::detect::{Found, detect, recognise};
 use crate::failure::Failure;
 use crate::headers::Edge;
 use crate::metrics::limits::Limit;
 use crate::relay::Relay;
 use crate::report::TcpReport;
-use crate::tls::Inside;
-use crate::upstream::{self, Arrival, InFlight};
+use crate::tls::inside::Inside;
+use crate::upstream::{self, InFlight};
 
 /// Serves one opaque connection on a TCP filter chain.
 ///

@@ -2,16 +2,17 @@
 //! mesh, and both show a certificate. Where TLS is wanted nothing ever goes in clear text.
 
 mod configs;
-mod handshake;
-mod reason;
+pub(crate) mod handshake;
+pub(crate) mod inside;
+pub mod reason;
 mod records;
-mod secure;
+pub(crate) mod secure;
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use api::spiffe::SpiffeId;
-use engine::tables::{Chain, ServerTls, alpn};
+use engine::tables::{Chain, ServerTls};
 use runtime::svid::{PeerVerifier, Peers, Svids, peer};
 use rustls::HandshakeKind;
 use rustls::client::UnbufferedClientConnection;
@@ -19,37 +20,15 @@ use rustls::server::UnbufferedServerConnection;
 use rustls_pki_types::UnixTime;
 
 use self::configs::{Client, Configs};
-pub(crate) use self::handshake::{Agreed, Handshake};
-pub use self::reason::NoTls;
-pub(crate) use self::reason::WORDS;
-pub(crate) use self::secure::Secure;
+use self::handshake::{Agreed, Handshake};
+use self::inside::Inside;
+use self::reason::NoTls;
+use crate::arrival::Arrival;
 use crate::conn::Conn;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::metrics::handshakes::Side;
-use crate::upstream::{Arrival, Way};
-
-/// What a connection by TLS carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Inside {
-    /// HTTP/2.
-    Http2,
-    /// HTTP/1.1.
-    Http1,
-    /// Bytes that nobody looks into.
-    Opaque,
-}
-
-impl Inside {
-    /// The word for it in ALPN, by which mesh traffic is told from an application's own TLS.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Inside::Http2 => alpn::HTTP2,
-            Inside::Http1 => alpn::HTTP1,
-            Inside::Opaque => alpn::OPAQUE,
-        }
-    }
-}
+use crate::way::Way;
 
 /// TLS of one data path.
 #[derive(Debug)]

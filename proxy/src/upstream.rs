@@ -1,88 +1,22 @@
 //! Which endpoint gets a request or connection, and the connection to it.
 
-use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use api::spiffe::SpiffeId;
 use engine::balance;
-use engine::tables::{ClientTls, Cluster, Discovery, Endpoint, Usage, take_one};
+use engine::tables::{Cluster, Discovery, Endpoint, Usage, take_one};
 use tokio::time::Instant;
 
+use crate::arrival::Arrival;
 use crate::conn::{Conn, Counted};
 use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::origdst::canonical;
-use crate::peers::PeerId;
-use crate::principals::Principal;
-use crate::tls::{Inside, NoTls};
-
-/// Where a connection came in.
-#[derive(Debug, Clone)]
-pub(crate) struct Arrival {
-    /// Who made it.
-    pub(crate) peer: SocketAddr,
-    /// The proxy's own address that it was accepted at.
-    pub(crate) local: SocketAddr,
-    /// Where it was going.
-    pub(crate) destination: SocketAddr,
-    /// The workload that made it, if it is inbound and known.
-    pub(crate) source: PeerId,
-    /// The pod's own address, if the application beside the proxy made it.
-    pub(crate) own: Option<IpAddr>,
-    /// Who has proved by TLS to have made it.
-    pub(crate) identity: Option<Arc<SpiffeId>>,
-    /// The same for counters.
-    pub(crate) principal: Principal,
-}
-
-/// How an endpoint is reached. A connection is used again only for what is the same way.
-#[derive(Debug, Clone)]
-pub(crate) struct Way {
-    /// Its address.
-    pub(crate) address: SocketAddr,
-    /// The TLS that is spoken to it; `None` is clear text.
-    pub(crate) tls: Option<Arc<ClientTls>>,
-}
-
-impl PartialEq for Way {
-    fn eq(&self, other: &Self) -> bool {
-        let is_same = |(one, other): (&Arc<ClientTls>, &Arc<ClientTls>)| Arc::ptr_eq(one, other) || one == other;
-        self.address == other.address
-            && self.tls.is_some() == other.tls.is_some()
-            && self.tls.as_ref().zip(other.tls.as_ref()).is_none_or(is_same)
-    }
-}
-
-impl Eq for Way {}
-
-impl Hash for Way {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.address.hash(state);
-    }
-}
-
-/// The place that was picked.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    /// How it is reached.
-    pub(crate) way: Way,
-    /// What is known of it; nothing for original destinations.
-    pub(crate) endpoint: Option<Arc<Endpoint>>,
-}
-
-impl Target {
-    /// An endpoint of the cluster, for a connection that came in so.
-    ///
-    /// What an application sends to itself never leaves the pod, and passes no proxy that could end TLS.
-    pub(crate) fn at(cluster: &Cluster, endpoint: &Arc<Endpoint>, arrival: &Arrival) -> Self {
-        let is_own = arrival.own == Some(endpoint.address.ip());
-        let tls = cluster.spec.tls_for(endpoint).filter(|_| !is_own).cloned();
-        Target { way: Way { address: endpoint.address, tls }, endpoint: Some(Arc::clone(endpoint)) }
-    }
-}
+use crate::tls::inside::Inside;
+use crate::tls::reason::NoTls;
+use crate::way::{Target, Way};
 
 /// Picks an endpoint of the cluster that is not among `tried` if there is one, or the connection's original destination if the cluster says so.
 ///

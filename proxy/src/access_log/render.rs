@@ -8,12 +8,12 @@ use std::time::Duration;
 use super::format::{Format, Manner, Part};
 use super::operator::{Operator, Place, Shown, Source};
 use super::text::{escaped, json_escaped};
+use crate::arrival::Arrival;
 use crate::failure::{Failure, long_flag};
 use crate::principals::{Principal, Principals};
 use crate::report::Note;
 use crate::text::{address, ip, number, three_digits};
 use crate::trace_context::{TraceContext, span_digits, trace_digits};
-use crate::upstream::Arrival;
 
 /// What happened to a request or connection, as far as lines tell of it.
 pub(crate) struct Entry<'a> {

@@ -7,7 +7,7 @@ use engine::tables::{Cluster, Upstream};
 use tokio::time::Instant;
 
 use super::Session;
-use super::forward::Call;
+use super::call::Call;
 use crate::conn::{Conn, Counted};
 use crate::failure::Failure;
 use crate::headers::Edge;
@@ -16,8 +16,9 @@ use crate::principals::Principal;
 use crate::report::Report;
 use crate::side::Side;
 use crate::stream::Stream;
-use crate::tls::Inside;
-use crate::upstream::{self, Pending, Target};
+use crate::tls::inside::Inside;
+use crate::upstream::{self, Pending};
+use crate::way::Target;
 
 /// What a request can be sent on.
 pub(super) enum Line {

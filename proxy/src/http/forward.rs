@@ -7,6 +7,7 @@ use engine::decide::Forwarded;
 use engine::tables::{Cluster, Upstream};
 use tokio::time::Instant;
 
+use super::call::Call;
 use super::connection::{Line, Reuse, Up};
 use super::{Left, Next, Session};
 use crate::access_log::Format;
@@ -22,19 +23,12 @@ use crate::report::Report;
 use crate::retry::{Clock, Lost, MAX_REPLAY, Tries};
 use crate::side::Side;
 use crate::stream::Stream;
-use crate::tls::NoTls;
-use crate::upstream::{self, Active, InFlight, Target};
+use crate::tls::reason::NoTls;
+use crate::upstream::{self, Active, InFlight};
+use crate::way::Target;
 
 /// Upstreams that say that they have not looked at a request are asked so often.
 const UNSEEN: usize = 3;
-
-/// A request on its way to a cluster.
-pub(super) struct Call<'c, 't> {
-    pub(super) cluster: &'t Arc<Cluster>,
-    pub(super) tries: &'c mut Tries<'t>,
-    pub(super) clock: &'c mut Clock,
-    body: &'c mut Pump,
-}
 
 /// What became of one try.
 enum Tried {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::plan::Head;
 use super::{Chosen, Next, Session};
+use crate::arrival::Arrival;
 use crate::budget::{Budget, Spent};
 use crate::codec::Malformed;
 use crate::conn::Conn;
@@ -28,7 +29,6 @@ use crate::multiplex::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 use crate::side::Side;
 use crate::stream::Stream;
 use crate::timer::Deadline;
-use crate::upstream::Arrival;
 
 /// A client that has been told to leave and has no stream is waited for no longer than this.
 const LEAVING: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
-use crate::detect::Spoken;
+use crate::detect::spoken::Spoken;
 
 const RESULTS: [&str; 8] = ["http/1.1", "http/1.0", "h2c", "tls", "opaque", "silent", "undecided", "late_http"];
 

@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use rustls::HandshakeKind;
 
-use crate::tls::{NoTls, WORDS};
+use crate::tls::reason::{NoTls, WORDS};
 
 /// Which side the proxy was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::codec::Malformed;
 use crate::failure::Failure;
-use crate::tls::NoTls;
+use crate::tls::reason::NoTls;
 
 /// A limit that a peer can meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use crate::frames::Frames;
 use crate::link::Link;
 use crate::principals::Principal;
 use crate::timer::Deadline;
-use crate::tls::NoTls;
-use crate::upstream::Way;
+use crate::tls::reason::NoTls;
+use crate::way::Way;
 
 /// What one stream may have on its way to the proxy before it is passed on.
 pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;

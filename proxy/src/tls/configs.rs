@@ -18,8 +18,9 @@ use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tl
 use rustls::{ClientConfig, NamedGroup, ServerConfig};
 use rustls_pki_types::ServerName;
 
-use super::{Inside, NoTls};
-use crate::upstream::Way;
+use super::inside::Inside;
+use super::reason::NoTls;
+use crate::way::Way;
 
 /// Endpoints that configurations, and with them tickets, are kept for; those that were not used lately are forgotten.
 const MOST: usize = 4096;
