@@ -7,6 +7,7 @@
 mod access;
 mod affected;
 mod bootstrap;
+mod chain;
 mod clusters;
 mod endpoints;
 mod gateway;

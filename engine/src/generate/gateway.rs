@@ -8,7 +8,8 @@ use api::model::{IngressPath, IngressRule, Model, Node, Passthrough};
 use api::names::proxy_port;
 use prost::Message;
 
-use super::{ClusterName, Resource, listeners, message, routes, wire};
+use super::routes::routes_of;
+use super::{ClusterName, Resource, chain, message, wire};
 use crate::proto::{Kind, core, extension, listener as pb, protobuf, route, tls_inspector};
 
 use route::route_match::PathSpecifier;
@@ -22,14 +23,14 @@ pub(super) const ROUTES: &str = "http.8080";
 
 /// The gateway's listener for HTTP: the same whatever Ingresses say.
 pub(super) fn listener(model: &Model) -> Resource {
-    let mut manager = listeners::http_manager(ROUTES, listeners::rds(ROUTES));
+    let mut manager = chain::http_manager(ROUTES, chain::rds(ROUTES));
     manager.use_remote_address = Some(protobuf::BoolValue { value: true });
     let filter = message::network_filter(extension::HCM, &manager);
-    listeners::resource(pb::Listener {
+    chain::resource(pb::Listener {
         name: LISTENER.to_owned(),
         address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::GATEWAY_HTTP)),
-        additional_addresses: listeners::ipv6_too(super::has_ipv6_services(model), proxy_port::GATEWAY_HTTP),
-        filter_chains: vec![listeners::chain(LISTENER, None, filter)],
+        additional_addresses: chain::ipv6_too(super::has_ipv6_services(model), proxy_port::GATEWAY_HTTP),
+        filter_chains: vec![chain::chain(LISTENER, None, filter)],
         traffic_direction: core::TrafficDirection::Outbound.into(),
         ..Default::default()
     })
@@ -50,13 +51,13 @@ pub(super) fn tls_listener(model: &Model) -> Option<Resource> {
     let chain = |(name, server): (&str, &Passthrough)| {
         let cluster = ClusterName::of(&server.service, server.port).to_string();
         let matches = pb::FilterChainMatch { server_names: vec![name.to_owned()], ..Default::default() };
-        listeners::chain(name, Some(matches), message::tcp_filter(&cluster, &cluster))
+        chain::chain(name, Some(matches), message::tcp_filter(&cluster, &cluster))
     };
     let inspector = message::listener_filter(extension::TLS_INSPECTOR, &tls_inspector::TlsInspector::default());
-    Some(listeners::resource(pb::Listener {
+    Some(chain::resource(pb::Listener {
         name: TLS_LISTENER.to_owned(),
         address: Some(message::socket_address(Ipv4Addr::UNSPECIFIED.into(), proxy_port::GATEWAY_TLS)),
-        additional_addresses: listeners::ipv6_too(super::has_ipv6_services(model), proxy_port::GATEWAY_TLS),
+        additional_addresses: chain::ipv6_too(super::has_ipv6_services(model), proxy_port::GATEWAY_TLS),
         listener_filters: vec![inspector],
         filter_chains: servers.into_iter().map(chain).collect(),
         traffic_direction: core::TrafficDirection::Outbound.into(),
@@ -87,7 +88,7 @@ pub(super) fn route_config(model: &Model, node: &Node) -> Resource {
             route::VirtualHost { name: domain.clone(), domains: vec![domain], ..Default::default() }.encode_to_vec();
         for rule in rules {
             let path = specifier(&rule.path);
-            for route in routes::routes_of(model, &rule.service, rule.port, node, Some(&path)) {
+            for route in routes_of(model, &rule.service, rule.port, node, Some(&path)) {
                 wire::field(&mut encoded, 3, &route);
             }
         }
@@ -113,10 +114,10 @@ fn specifier(path: &IngressPath) -> PathSpecifier {
     match path {
         IngressPath::Exact(path) => PathSpecifier::Path(path.clone()),
         IngressPath::Elements(path) => match path.trim_end_matches('/') {
-            "" => routes::anywhere(),
+            "" => message::anywhere(),
             path => PathSpecifier::PathSeparatedPrefix(path.to_owned()),
         },
-        IngressPath::Text(path) if path.is_empty() => routes::anywhere(),
+        IngressPath::Text(path) if path.is_empty() => message::anywhere(),
         IngressPath::Text(path) => PathSpecifier::Prefix(path.clone()),
     }
 }

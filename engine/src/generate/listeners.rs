@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use api::model::{MeshTls, Model, Node, OutboundPolicy, Port, Protocol, Role, Service};
 use api::names::proxy_port;
-use prost::Message;
 
+use super::chain::{chain, http_manager, ipv6_too, rds, resource, upgrade};
 use super::inbound::{self, InboundPort};
-use super::{ClusterName, Resource, access, clusters, gateway, message, routes, tls, wire};
-use crate::proto::{Kind, core, extension, hcm, http_inspector, listener as pb, original_dst, protobuf, tls_inspector};
+use super::{ClusterName, Resource, access, clusters, gateway, message, routes, tls};
+use crate::proto::{core, extension, hcm, http_inspector, listener as pb, original_dst, protobuf, tls_inspector};
 use crate::tables::alpn;
 
 /// The listener that intercepted outbound connections arrive at.
@@ -102,11 +102,6 @@ fn outbound(model: &Model, node: &Node) -> Resource {
 /// Whether the workload has an address of IPv6, so that connections may come to it, and go from it to anywhere.
 fn has_ipv6(node: &Node) -> bool {
     node.workload.addresses.iter().any(IpAddr::is_ipv6)
-}
-
-/// A listener that also listens where there is IPv6: elsewhere the address may not even exist.
-pub(super) fn ipv6_too(has_ipv6: bool, port: u16) -> Vec<pb::AdditionalAddress> {
-    has_ipv6.then(|| message::every_ipv6_address(port)).into_iter().collect()
 }
 
 fn of_port(service: &Service, port: &Port, address: IpAddr) -> Resource {
@@ -276,14 +271,6 @@ fn detect(listener: &mut pb::Listener) {
     listener.continue_on_listener_filters_timeout = true;
 }
 
-/// Routes by name, over the same stream.
-pub(super) fn rds(name: &str) -> hcm::http_connection_manager::RouteSpecifier {
-    hcm::http_connection_manager::RouteSpecifier::Rds(hcm::Rds {
-        config_source: Some(message::ads()),
-        route_config_name: name.to_owned(),
-    })
-}
-
 /// HTTP within the mesh, with these filters before all others.
 fn http_filter(
     stat_prefix: &str,
@@ -297,43 +284,5 @@ fn http_filter(
     message::network_filter(extension::HCM, &manager)
 }
 
-/// What clients may switch to: WebSocket, and what the Kubernetes and Docker APIs use for `exec` and `attach`.
-const UPGRADES: [&str; 3] = ["websocket", "spdy/3.1", "tcp"];
 /// Within the mesh, where a service may be a proxy; nobody outside has a reason to tunnel through a gateway.
 const CONNECT: &str = "CONNECT";
-
-fn upgrade(protocol: &str) -> hcm::http_connection_manager::UpgradeConfig {
-    hcm::http_connection_manager::UpgradeConfig { upgrade_type: protocol.to_owned(), ..Default::default() }
-}
-
-/// How HTTP is served everywhere in the mesh.
-pub(super) fn http_manager(
-    stat_prefix: &str,
-    routes: hcm::http_connection_manager::RouteSpecifier,
-) -> hcm::HttpConnectionManager {
-    hcm::HttpConnectionManager {
-        stat_prefix: stat_prefix.to_owned(),
-        route_specifier: Some(routes),
-        http_filters: vec![
-            message::http_filter(extension::FAULT, &crate::proto::fault::HttpFault::default()),
-            message::router_filter(),
-        ],
-        normalize_path: Some(protobuf::BoolValue { value: true }),
-        merge_slashes: true,
-        path_with_escaped_slashes_action: hcm::http_connection_manager::PathWithEscapedSlashesAction::KeepUnchanged
-            .into(),
-        upgrade_configs: UPGRADES.map(upgrade).to_vec(),
-        ..Default::default()
-    }
-}
-
-/// A filter chain of one filter.
-pub(super) fn chain(name: &str, matches: Option<pb::FilterChainMatch>, filter: pb::Filter) -> pb::FilterChain {
-    pb::FilterChain { name: name.to_owned(), filter_chain_match: matches, filters: vec![filter], ..Default::default() }
-}
-
-/// Names and versions a listener.
-pub(super) fn resource(listener: pb::Listener) -> Resource {
-    let body = listener.encode_to_vec();
-    wire::resource(Kind::Listener, listener.name, body)
-}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-use crate::proto::{core, extension, hcm, listener, protobuf, router, tcp_proxy};
+use crate::proto::{core, extension, hcm, listener, protobuf, route, router, tcp_proxy};
 
 /// A TCP address.
 pub(super) fn socket_address(address: IpAddr, port: u16) -> core::Address {
@@ -85,4 +85,21 @@ pub(super) fn tcp_filter(stat_prefix: &str, cluster: &str) -> listener::Filter {
         ..Default::default()
     };
     network_filter(extension::TCP_PROXY, &message)
+}
+
+/// Any path.
+pub(super) fn anywhere() -> route::route_match::PathSpecifier {
+    route::route_match::PathSpecifier::Prefix("/".to_owned())
+}
+
+/// A text as a regex that matches exactly that text.
+pub(super) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    for char in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(char) {
+            out.push('\\');
+        }
+        out.push(char);
+    }
+    out
 }

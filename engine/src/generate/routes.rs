@@ -1,17 +1,20 @@
 //! Rules → `RouteConfiguration`, one per service and port.
 
+mod of_service;
 mod rule;
 
 use std::num::NonZeroU16;
-use std::time::Duration;
 
 use api::model::{Host, Model, Node, Port, Protocol, Role, Service};
 use prost::Message;
 
-use super::{ClusterName, Resource, gateway, rules, wire};
+use super::message::anywhere;
+use super::{ClusterName, Resource, gateway, wire};
 use crate::proto::{Kind, protobuf, route as pb};
 
-pub(super) use rule::{Encoded, of_rule, quoted, to_cluster};
+use of_service::DEFAULT_TIMEOUT;
+pub(super) use of_service::routes_of;
+use rule::{Encoded, to_cluster};
 
 /// Every route configuration that a node's listeners name.
 #[must_use]
@@ -64,27 +67,6 @@ pub fn route_config(model: &Model, service: &Service, port: NonZeroU16, node: &N
     wire::resource(Kind::Route, name, body)
 }
 
-/// The routes of a service's port: its rules, then the default unless a rule takes everything.
-///
-/// With an Ingress' path every route is for that path, and a rule's own condition on the path comes on top.
-pub(super) fn routes_of(
-    model: &Model,
-    host: &Host,
-    port: NonZeroU16,
-    node: &Node,
-    ingress: Option<&pb::route_match::PathSpecifier>,
-) -> Vec<Encoded> {
-    let rules = rules::rules_for(model, host, node);
-    let timeout = default_timeout(model, host, port);
-    let mut routes: Vec<_> = rules.iter().map(|rule| of_rule(model, rule, (port, timeout), ingress)).collect();
-    if rules.last().is_none_or(|rule| !rule.conditions.is_empty()) {
-        let cluster = ClusterName::of(host, port).to_string();
-        let path = ingress.cloned().unwrap_or_else(anywhere);
-        routes.push(to_cluster("default", path, &cluster, timeout).encode_to_vec());
-    }
-    routes
-}
-
 /// The inline route configuration of an inbound port: everything to the application, without a timeout.
 pub(super) fn inbound(cluster: &str) -> pb::RouteConfiguration {
     pb::RouteConfiguration {
@@ -112,11 +94,6 @@ fn tunnel() -> pb::route_match::PathSpecifier {
     pb::route_match::PathSpecifier::ConnectMatcher(pb::route_match::ConnectMatcher {})
 }
 
-/// Any path.
-pub(super) fn anywhere() -> pb::route_match::PathSpecifier {
-    pb::route_match::PathSpecifier::Prefix("/".to_owned())
-}
-
 fn http_ports(model: &Model) -> impl Iterator<Item = (&Service, &Port)> {
     model.services.values().filter(|service| super::has_virtual_address(service)).flat_map(|service| {
         service.ports.iter().filter(|port| routes_http(port.protocol)).map(move |port| (&**service, port))
@@ -127,17 +104,3 @@ fn http_ports(model: &Model) -> impl Iterator<Item = (&Service, &Port)> {
 fn routes_http(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Auto)
 }
-
-/// How long a request on a service's port may take unless a rule says otherwise. Calls of gRPC, and what else is declared
-/// to be HTTP/2, may be streams that last as long as they like.
-fn default_timeout(model: &Model, host: &Host, port: NonZeroU16) -> Option<Duration> {
-    let service = model.services.get(host);
-    let of_port = service.and_then(|service| service.ports.iter().find(|of| of.number == port));
-    match of_port.map(|port| port.protocol) {
-        Some(Protocol::Http2 | Protocol::Grpc) => None,
-        _ => Some(DEFAULT_TIMEOUT),
-    }
-}
-
-/// How long a request of HTTP may take unless a rule says otherwise.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);

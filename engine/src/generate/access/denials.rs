@@ -4,12 +4,13 @@ use api::model::{
     AccessRule, AccessSubject, Adapter, Constraint, Handler, Model, Node, Pattern, RuleAction, Service, Test,
 };
 
-use super::{Guards, Policies, Rules, rules};
+use super::guards::{Guards, Policies, Rules};
+use super::rules;
 
 /// Adds the rules that refuse something at these services of a workload, in the order of their keys.
 pub(super) fn add(model: &Model, node: &Node, services: &[&Service], guards: &mut Guards) {
     for rule in model.access.mixer.rules.values() {
-        if !selects(rule, node, services) {
+        if !rules::selects(rule, node, services) {
             continue;
         }
         for is_http in [true, false] {
@@ -25,23 +26,6 @@ pub(super) fn add(model: &Model, node: &Node, services: &[&Service], guards: &mu
             }
         }
     }
-}
-
-/// Whether a rule is about these services of a workload, as far as that is known before there is a request.
-///
-/// Where several services share a port, nobody can tell which of them a caller means: the rule is about it if it is about
-/// one of them.
-pub(super) fn selects(rule: &api::model::Rule, node: &Node, services: &[&Service]) -> bool {
-    let workload = &node.workload;
-    rule.speaks_for(&workload.key.namespace)
-        && rule.tests.iter().all(|test| match test {
-            Test::DestinationNamespace(name) => *name == workload.key.namespace,
-            Test::DestinationService(wanted) => {
-                rules::hosts(node, services).is_some_and(|mut hosts| hosts.any(|host| host == wanted))
-            }
-            Test::DestinationLabel(name, value) => workload.labels.get(name) == Some(value),
-            Test::Caller(_) | Test::Path(_) | Test::Method(_) | Test::Header(..) => true,
-        })
 }
 
 /// The name of the policy: the handler, and why it refuses.

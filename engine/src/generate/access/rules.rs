@@ -5,12 +5,12 @@ use std::num::NonZeroU16;
 
 use api::model::{
     AccessRule, AccessSubject, Adapter, Constraint, Enforcement, Host, Model, Node, Pattern, Service, SourceService,
-    SubjectTest, is_service,
+    SubjectTest, Test, is_service,
 };
 use ipnet::IpNet;
 
-use super::{Guards, Policies, Rules};
-use crate::generate::routes::quoted;
+use super::guards::{Guards, Policies, Rules};
+use crate::generate::message::quoted;
 use crate::proto::{core, extension, matcher, protobuf, rbac as pb, route};
 
 use pb::permission::Rule;
@@ -49,7 +49,7 @@ fn in_force(model: &Model, node: &Node, services: &[&Service]) -> Option<(String
     }
     let rules = model.access.mixer.rules.values();
     let mut asking = rules.filter(|rule| rule.asks(Adapter::Rbac).next().is_some());
-    let rule = asking.find(|rule| super::denials::selects(rule, node, services));
+    let rule = asking.find(|rule| selects(rule, node, services));
     rule.map(|rule| (format!("rule/{}", rule.key), Enforcement::Enforced)).or(of_config)
 }
 
@@ -370,4 +370,21 @@ pub(super) fn header(name: &str, pattern: &Pattern) -> route::HeaderMatcher {
         pattern => HeaderMatchSpecifier::StringMatch(text(pattern)),
     };
     route::HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(specifier), ..Default::default() }
+}
+
+/// Whether a rule is about these services of a workload, as far as that is known before there is a request.
+///
+/// Where several services share a port, nobody can tell which of them a caller means: the rule is about it if it is about
+/// one of them.
+pub(super) fn selects(rule: &api::model::Rule, node: &Node, services: &[&Service]) -> bool {
+    let workload = &node.workload;
+    rule.speaks_for(&workload.key.namespace)
+        && rule.tests.iter().all(|test| match test {
+            Test::DestinationNamespace(name) => *name == workload.key.namespace,
+            Test::DestinationService(wanted) => {
+                hosts(node, services).is_some_and(|mut hosts| hosts.any(|host| host == wanted))
+            }
+            Test::DestinationLabel(name, value) => workload.labels.get(name) == Some(value),
+            Test::Caller(_) | Test::Path(_) | Test::Method(_) | Test::Header(..) => true,
+        })
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use api::model::{AuthenticationPolicy, Jwt, KeySource, Model, Pattern};
 use prost::Message;
 
+use super::guards::{Guards, Policies, Rules};
 use super::rules::{PAYLOAD, anything, header};
-use super::{Guards, Policies, Rules};
-use crate::generate::{routes, wire};
+use crate::generate::{message, wire};
 use crate::proto::{core, extension, jwt_authn as pb, protobuf, rbac, route};
 use crate::token::KeySet;
 
@@ -53,7 +53,7 @@ pub(super) fn add(model: &Model, policies: &[&Arc<AuthenticationPolicy>], is_aut
     }
     let Some(need) = all(needs) else { return };
     let rule = pb::RequirementRule {
-        r#match: Some(route::RouteMatch { path_specifier: Some(routes::anywhere()), ..Default::default() }),
+        r#match: Some(route::RouteMatch { path_specifier: Some(message::anywhere()), ..Default::default() }),
         requirement_type: Some(pb::requirement_rule::RequirementType::Requires(need)),
     };
     let mut body = Vec::new();
@@ -65,7 +65,7 @@ pub(super) fn add(model: &Model, policies: &[&Arc<AuthenticationPolicy>], is_aut
     }
     wire::field(&mut body, 2, &rule.encode_to_vec());
     // Tokens are verified before any rule is asked.
-    guards.http.insert(0, super::http_filter(extension::JWT.0, extension::JWT.1, body));
+    guards.http.insert(0, super::guards::http_filter(extension::JWT.0, extension::JWT.1, body));
 }
 
 /// Keys of an issuer that can be used.

@@ -9,9 +9,9 @@ use api::model::{
 };
 use prost::Message;
 
-use super::anywhere;
 use crate::generate::ClusterName;
 use crate::generate::message::{any, duration};
+use crate::generate::message::{anywhere, quoted};
 use crate::generate::wire::{self, Meta};
 use crate::proto::{common_fault, extension, fault, matcher, protobuf, route as pb, types};
 
@@ -240,16 +240,4 @@ fn share(percent: Percent) -> types::FractionalPercent {
 
 fn regex(pattern: String) -> matcher::RegexMatcher {
     matcher::RegexMatcher { regex: pattern, ..Default::default() }
-}
-
-/// A text as a regex that matches exactly that text.
-pub(in crate::generate) fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 8);
-    for char in text.chars() {
-        if r"\.+*?()|[]{}^$".contains(char) {
-            out.push('\\');
-        }
-        out.push(char);
-    }
-    out
 }
