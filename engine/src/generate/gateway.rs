@@ -8,7 +8,7 @@ use api::model::{IngressPath, IngressRule, Model, Node, Passthrough};
 use api::names::proxy_port;
 use prost::Message;
 
-use super::routes::routes_of;
+use super::routes::of_service::routes_of;
 use super::{ClusterName, Resource, chain, message, wire};
 use crate::proto::{Kind, core, extension, listener as pb, protobuf, route, tls_inspector};
 

@@ -1,6 +1,6 @@
 //! Rules → `RouteConfiguration`, one per service and port.
 
-mod of_service;
+pub(super) mod of_service;
 mod rule;
 
 use std::num::NonZeroU16;
@@ -13,7 +13,7 @@ use super::{ClusterName, Resource, gateway, wire};
 use crate::proto::{Kind, protobuf, route as pb};
 
 use of_service::DEFAULT_TIMEOUT;
-pub(super) use of_service::routes_of;
+use of_service::routes_of;
 use rule::{Encoded, to_cluster};
 
 /// Every route configuration that a node's listeners name.
