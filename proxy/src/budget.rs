@@ -1,8 +1,9 @@
 //! What the streams of one HTTP/2 connection may have waiting for its peer, all together.
 //!
-//! Two things are counted. What has been handed to the codec goes out as soon as the socket takes it, so streams that find
-//! the budget spent wait for it in turn: it comes back whatever the windows of the streams are. What a stream holds because
-//! its own turn or window has not come may last; it never stops another stream, which only reads less at a time then.
+//! Two things are counted. Of what has been handed to the codec all streams share a budget, and each has a little of its own
+//! when that is spent: whatever holds the budget up, a window that the peer has taken back say, stops no other stream. What a
+//! stream holds because its window or its own part has not come back never stops another stream either, which only reads less
+//! at a time then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use tokio_util::sync::PollSemaphore;
 
 /// Bytes that a connection's codec may hold, and bytes that streams may have read ahead.
 pub(crate) const BUDGET: usize = 1024 * 1024;
-/// What a stream takes in its turn when the budget is spent, and what it reads when much has been read ahead.
+/// What a stream may have with the codec when the budget is spent, and what it reads when much has been read ahead.
 pub(crate) const LEAST: usize = 16 * 1024;
 
 /// The budget of one connection. Clones are handles on the same one.
@@ -26,16 +27,24 @@ pub(crate) struct Budget {
     ahead: Arc<AtomicUsize>,
 }
 
-/// A stream's place among those that wait for the budget.
+/// What a stream has for itself when the budget is spent.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
-    /// Made when the stream waits for the first time.
-    waiting: Option<PollSemaphore>,
-    /// What it waits for; nothing if it does not wait.
+pub(crate) struct Own {
+    /// Made when it is needed for the first time.
+    left: Option<PollSemaphore>,
+    /// What is waited for; nothing if the stream does not wait.
     asked: u32,
 }
 
-/// Bytes that the codec has; they come back to the budget as they go out, or are thrown away.
+/// Leave to hand bytes to the codec.
+#[derive(Debug)]
+pub(crate) struct Share {
+    /// How many.
+    pub(crate) bytes: usize,
+    of: Arc<Semaphore>,
+}
+
+/// Bytes that the codec has; what they were taken from has them back as they go out, or are thrown away.
 #[derive(Debug)]
 pub(crate) struct Spent {
     bytes: Bytes,
@@ -55,35 +64,38 @@ impl Budget {
         Budget { unspent: Arc::new(Semaphore::new(BUDGET)), ahead: Arc::default() }
     }
 
-    /// Spends `most` bytes, or fewer after a wait.
-    pub(crate) fn poll_spend(&self, cx: &mut Context<'_>, most: usize, turn: &mut Turn) -> Poll<usize> {
-        let asked = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-        if turn.asked == 0 {
-            if let Ok(spent) = self.unspent.try_acquire_many(asked(most)) {
-                spent.forget();
-                return Poll::Ready(most);
+    /// A share of `most` bytes; fewer, after a wait for what the stream itself has handed over, when the budget is spent.
+    pub(crate) fn poll_share(&self, cx: &mut Context<'_>, most: usize, own: &mut Own) -> Poll<Share> {
+        let count = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        if own.asked == 0 {
+            if let Ok(permit) = self.unspent.try_acquire_many(count(most)) {
+                permit.forget();
+                return Poll::Ready(Share { bytes: most, of: Arc::clone(&self.unspent) });
             }
-            turn.asked = asked(LEAST.min(most));
+            // One half is filled while the other goes out.
+            own.asked = count((LEAST / 2).min(most));
         }
-        let waiting = turn.waiting.get_or_insert_with(|| PollSemaphore::new(Arc::clone(&self.unspent)));
+        let left = own.left.get_or_insert_with(|| PollSemaphore::new(Arc::new(Semaphore::new(LEAST))));
         // It is never closed.
-        let Some(permit) = ready!(waiting.poll_acquire_many(cx, turn.asked)) else { return Poll::Pending };
-        turn.asked = 0;
-        let spent = permit.num_permits();
-        permit.forget();
+        let Some(permit) = ready!(left.poll_acquire_many(cx, own.asked)) else { return Poll::Pending };
+        own.asked = 0;
         // What may be sent can have become less meanwhile.
-        self.unspent.add_permits(spent.saturating_sub(most));
-        Poll::Ready(spent.min(most))
-    }
-
-    /// What has been spent, as bytes for the codec.
-    pub(crate) fn spent(&self, bytes: Bytes) -> Spent {
-        Spent { bytes, of: Some(Arc::clone(&self.unspent)) }
+        let bytes = permit.num_permits().min(most);
+        left.clone_inner().add_permits(permit.num_permits() - bytes);
+        permit.forget();
+        Poll::Ready(Share { bytes, of: left.clone_inner() })
     }
 
     /// How much a stream may read at a time.
     pub(crate) fn may_read(&self) -> usize {
         if self.ahead.load(Ordering::Relaxed) < BUDGET { usize::MAX } else { LEAST }
+    }
+}
+
+impl Share {
+    /// The bytes that it is used for, as the codec has them.
+    pub(crate) fn spend(self, bytes: Bytes) -> Spent {
+        Spent { bytes, of: Some(self.of) }
     }
 }
 
@@ -147,37 +159,56 @@ impl Drop for Ahead {
 mod tests {
     use super::*;
 
-    fn spend(budget: &Budget, most: usize, turn: &mut Turn) -> Poll<usize> {
-        budget.poll_spend(&mut Context::from_waker(std::task::Waker::noop()), most, turn)
+    fn share(budget: &Budget, most: usize, own: &mut Own) -> Option<Share> {
+        match budget.poll_share(&mut Context::from_waker(std::task::Waker::noop()), most, own) {
+            Poll::Ready(share) => Some(share),
+            Poll::Pending => None,
+        }
+    }
+
+    fn bytes(count: usize) -> Bytes {
+        Bytes::from(vec![0; count])
     }
 
     #[test]
-    fn who_finds_the_budget_spent_waits_in_turn_for_what_goes_out() {
+    fn who_finds_the_budget_spent_goes_on_with_what_is_its_own() {
         let budget = Budget::new();
-        assert_eq!(spend(&budget, BUDGET - 10, &mut Turn::default()), Poll::Ready(BUDGET - 10));
-        let mut all = budget.spent(Bytes::from(vec![0; BUDGET - 10]));
-        let (mut first, mut second) = (Turn::default(), Turn::default());
-        assert_eq!(spend(&budget, 64 * 1024, &mut first), Poll::Pending);
-        assert_eq!(spend(&budget, 20, &mut second), Poll::Pending);
-        assert_eq!(spend(&budget, 5, &mut Turn::default()), Poll::Pending, "those who wait have come before");
-        all.advance(LEAST);
-        assert_eq!(spend(&budget, 64 * 1024, &mut first), Poll::Ready(LEAST));
-        assert_eq!(spend(&budget, 20, &mut second), Poll::Pending);
-        all.advance(30);
-        assert_eq!(spend(&budget, 20, &mut second), Poll::Ready(20));
+        let all = share(&budget, BUDGET, &mut Own::default()).expect("all is there").spend(bytes(BUDGET));
+        let (mut first, mut second) = (Own::default(), Own::default());
+        let take = |own: &mut Own| share(&budget, 64 * 1024, own).map(|share| share.bytes);
+        let mut sent = share(&budget, 64 * 1024, &mut first).expect("half of its own").spend(bytes(LEAST / 2));
+        let other = share(&budget, 64 * 1024, &mut first).expect("the other half");
+        assert_eq!(other.bytes, LEAST / 2);
+        assert_eq!(take(&mut first), None);
+        assert_eq!(take(&mut second), Some(LEAST / 2), "another stream has its own");
+        sent.advance(LEAST / 2 - 1);
+        assert_eq!(take(&mut first), None);
+        sent.advance(1);
+        assert_eq!(take(&mut first), Some(LEAST / 2));
+        drop(all);
+        assert_eq!(take(&mut first), Some(64 * 1024), "the budget is back");
     }
 
     #[test]
-    fn what_is_thrown_away_or_left_over_comes_back_and_who_waits_no_more_takes_nothing() {
+    fn what_is_thrown_away_or_not_used_comes_back() {
         let budget = Budget::new();
-        assert_eq!(spend(&budget, BUDGET, &mut Turn::default()), Poll::Ready(BUDGET));
-        let mut gone = Turn::default();
-        assert_eq!(spend(&budget, 100, &mut gone), Poll::Pending);
-        drop(gone);
-        drop(budget.spent(Bytes::from(vec![0; BUDGET])));
-        assert_eq!(budget.unspent.available_permits(), BUDGET);
+        let left = || budget.unspent.available_permits();
+        let mut half = share(&budget, BUDGET, &mut Own::default()).expect("all is there").spend(bytes(BUDGET));
+        half.advance(BUDGET / 2);
+        assert_eq!(left(), BUDGET / 2);
+        drop(half);
+        assert_eq!(left(), BUDGET);
         drop(Spent::free(Bytes::from_static(b"few")));
-        assert_eq!(budget.unspent.available_permits(), BUDGET);
+        assert_eq!(left(), BUDGET);
+        let _all = share(&budget, BUDGET, &mut Own::default()).expect("all is there").spend(bytes(BUDGET));
+        let mut own = Own::default();
+        let (first, second) = (share(&budget, LEAST, &mut own), share(&budget, LEAST, &mut own));
+        assert!(share(&budget, LEAST, &mut own).is_none(), "it waits for half");
+        drop(first.map(|share| share.spend(bytes(LEAST / 2))));
+        let share = share(&budget, 10, &mut own).expect("half is back, of which ten may be sent");
+        assert_eq!(share.bytes, 10);
+        drop((share.spend(bytes(10)), second.map(|share| share.spend(bytes(LEAST / 2)))));
+        assert_eq!(own.left.map(|left| left.available_permits()), Some(LEAST));
     }
 
     #[test]

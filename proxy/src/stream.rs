@@ -8,7 +8,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
-use crate::budget::{Budget, Spent, Turn};
+use crate::budget::{Ahead, Budget, Own, Spent};
 use crate::multiplex::Lease;
 
 /// Bytes of a body that are handed to a connection at once; the rest waits for the peer's window.
@@ -22,7 +22,9 @@ pub(crate) struct Stream {
     send: Option<SendStream<Spent>>,
     /// What the connection may still have waiting for its peer.
     pub(crate) budget: Budget,
-    turn: Turn,
+    own: Own,
+    /// What has been read for this stream and waits.
+    ahead: Ahead,
     /// Whether anything of a final response has been sent, or the stream is over.
     pub(crate) has_started: bool,
 }
@@ -54,15 +56,16 @@ pub(crate) enum Answered {
 impl Stream {
     /// A stream on which a client has sent a request.
     pub(crate) fn of_client(recv: RecvStream, respond: SendResponse<Spent>, budget: Budget) -> Self {
-        let turn = Turn::default();
-        Stream { side: Side::Client(respond), recv: Some(recv), send: None, budget, turn, has_started: false }
+        let (own, ahead) = Default::default();
+        Stream { side: Side::Client(respond), recv: Some(recv), send: None, budget, own, ahead, has_started: false }
     }
 
     /// A stream on which a request's head has been sent to an upstream.
     pub(crate) fn of_upstream(response: ResponseFuture, send: SendStream<Spent>, lease: Lease) -> Self {
-        let (budget, turn) = (lease.budget(), Turn::default());
+        let budget = lease.budget();
+        let (own, ahead) = Default::default();
         let side = Side::Upstream { response, _lease: lease };
-        Stream { side, recv: None, send: Some(send), budget, turn, has_started: false }
+        Stream { side, recv: None, send: Some(send), budget, own, ahead, has_started: false }
     }
 
     /// The next answer of the upstream.
@@ -122,15 +125,25 @@ impl Stream {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            let now = match self.budget.poll_spend(cx, piece.min(room), &mut self.turn) {
-                Poll::Ready(now) => data.split_to(now),
+            let share = match self.budget.poll_share(cx, piece.min(room), &mut self.own) {
+                Poll::Ready(share) => share,
                 Poll::Pending if sent > 0 => return Poll::Ready(Ok(sent)),
                 Poll::Pending => return Poll::Pending,
             };
+            let now = data.split_to(share.bytes);
             sent += now.len();
-            send.send_data(self.budget.spent(now), ends && data.is_empty())?;
+            send.send_data(share.spend(now), ends && data.is_empty())?;
         }
         Poll::Ready(Ok(sent))
+    }
+
+    /// Says how many bytes have been read for this stream and wait for it.
+    pub(crate) fn hold_ahead(&mut self, bytes: usize) {
+        if bytes == 0 {
+            self.ahead.let_go();
+        } else {
+            self.ahead.hold(bytes, &self.budget);
+        }
     }
 
     /// Ends the body that is sent.

@@ -8,7 +8,6 @@ use http::HeaderMap;
 
 use super::messages::Messages;
 use super::{COALESCED, Framing, Pump, PumpError, chunk};
-use crate::budget::Ahead;
 use crate::codec::{Body, Malformed, Piece};
 use crate::conn::Conn;
 use crate::headers::h2::{grpc_status, trailer_of_text, write_trailers};
@@ -28,8 +27,6 @@ pub(super) struct Carried {
     grpc_status: Option<u8>,
     /// Messages of gRPC, if they are counted.
     messages: Option<Messages>,
-    /// What is held while the receiver's stream waits.
-    ahead: Ahead,
 }
 
 impl Carried {
@@ -129,14 +126,15 @@ impl Pump {
     }
 
     /// Counts what was read and waits. What comes by a stream its sender counts, by its window.
-    fn count_ahead(&mut self, waits: bool, from: &mut Side<'_>, to: &Side<'_>) {
+    fn count_ahead(&self, waits: bool, from: &mut Side<'_>, to: &mut Side<'_>) {
         match (from, to) {
             (Side::Text(from), Side::Stream(to)) if waits => {
                 // No buffer is held over a wait.
                 from.rx.release();
-                self.carried.ahead.hold(self.carried.piece.len() + from.memory(), &to.budget);
+                to.hold_ahead(self.carried.piece.len() + from.memory());
             }
-            _ => self.carried.ahead.let_go(),
+            (_, Side::Stream(to)) => to.hold_ahead(0),
+            _ => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mesh_proxy::Edge;
 
-use super::frames::{END_STREAM, greedy};
+use super::frames::{END_HEADERS, END_STREAM, HEADERS, frame, greedy, request};
 use super::http2::to_h2;
 use super::mesh::{Mesh, Peer, Upstream, forward, until};
 use super::peers::{H2Client, H2Server, drink, get};
@@ -97,6 +97,25 @@ async fn streams_that_are_not_read_hold_up_no_other_of_their_connection() {
     }
     for recv in unread {
         assert!(drink(recv).await.expect("a body").0 == body());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_that_is_taken_back_holds_up_no_other_stream() {
+    let (_mesh, address, asked) = mesh(false).await;
+    let mut client = Peer::connect(address).await;
+    client.send(&greedy(STREAMS)).await;
+    until("all are being answered", || asked.load(Ordering::SeqCst) >= STREAMS as usize).await;
+    // What the proxy has taken for these streams cannot go out any more.
+    let shut = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let last = STREAMS * 2 + 1;
+    let head = frame(HEADERS, END_STREAM | END_HEADERS, last, &request("GET"));
+    let open = frame(8, 0, last, &(BODY as u32).to_be_bytes());
+    client.send(&[shut, head, open].concat()).await;
+    let mut received = 0;
+    while received < BODY {
+        let frame = client.frame().await.expect("the connection stays");
+        received += if frame.kind == 0 && frame.stream == last { frame.payload.len() } else { 0 };
     }
 }
 
