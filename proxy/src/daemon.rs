@@ -68,7 +68,7 @@ pub enum DaemonError {
     WorkloadSocket(#[from] SocketError),
     /// The proxy's own identity cannot be taken from files.
     #[error("the identity in MESH_SVID_CERTIFICATE cannot be used")]
-    Identity(#[from] identity::FilesError),
+    Identity(#[from] crate::identity_files::FilesError),
     /// There is nothing else to do than to hand it out.
     #[error("there is no socket on which the pod's identity could be handed out")]
     NoSocket,

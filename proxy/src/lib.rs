@@ -22,6 +22,7 @@ pub mod fuzz;
 pub mod headers;
 mod http;
 pub mod identity;
+pub mod identity_files;
 pub mod identity_only;
 mod inbound;
 pub mod interception;

@@ -17,7 +17,7 @@ use crate::access_log::Encoding;
 use crate::app_probe::AppProbes;
 use crate::data::H2;
 use crate::frames::FrameLimits;
-use crate::identity::Files;
+use crate::identity_files::Files;
 use crate::metrics::MAX_SERIES;
 use crate::trace_context::Tracing;
 use crate::workload_api;

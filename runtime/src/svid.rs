@@ -26,6 +26,7 @@ pub mod follow;
 pub mod join;
 mod key;
 pub mod metrics;
+mod peer;
 pub mod renew;
 pub mod report;
 mod seen;
@@ -46,8 +47,9 @@ use tokio::sync::watch;
 
 pub use self::bundle::{Bundle, BundleError};
 pub use self::key::{Key, KeyKind};
+pub use self::peer::Peer;
 pub use self::tls::PeerVerifier;
-pub use self::verify::{Leaf, Peer, Peers, Refusal, peer};
+pub use self::verify::{Leaf, Peers, Refusal, peer};
 pub use rustls::time_provider::TimeProvider as Clock;
 
 /// A certificate with its key and who it says that we are.

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::Bundle;
-use super::verify::Peer;
+use super::peer::Peer;
 
 /// For so long it is not verified again. The leaf's own end counts at once, and so does every change of the roots; this is
 /// how late the end of an issuer may be noticed, which no leaf outlives.

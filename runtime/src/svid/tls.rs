@@ -14,7 +14,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertSto
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::Svids;
-use super::verify::{Check, Peer, Peers, Refusal};
+use super::peer::Peer;
+use super::verify::{Check, Peers, Refusal};
 use crate::tls::{TlsError, provider};
 
 /// Verifies peers by their SPIFFE ID, against the roots in force when the handshake happens.

@@ -14,23 +14,13 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Bundle;
+use super::peer::Peer;
 use super::seen::{self, Seen};
 
 /// Longest chain that is looked at: a leaf and what an intermediate or two may need.
 const MOST_INTERMEDIATES: usize = 8;
 /// Largest certificate that is looked at.
 const LARGEST: usize = 16 * 1024;
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// Its identity.
-    pub id: SpiffeId,
-    /// Until when its certificate holds. A connection may last longer.
-    pub not_after: SystemTime,
-    /// Its certificate's serial number, in hexadecimal.
-    pub serial: String,
-}
 
 /// Whom we speak to.
 #[derive(Debug, Clone)]
