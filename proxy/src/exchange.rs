@@ -126,10 +126,6 @@ enum Sending {
     Refused,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one per exchange, and it is the larger variant most of the time"
-)]
 #[derive(Debug)]
 enum Answer {
     Head { scan: Scan, interim: usize },
