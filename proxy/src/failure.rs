@@ -229,6 +229,12 @@ impl Failure {
         }
     }
 
+    /// Whether the endpoint is why there is no connection, rather than that this proxy has no certificate.
+    #[must_use]
+    pub fn is_endpoints(self) -> bool {
+        self.is_connect() && self != Failure::UpstreamTls(NoTls::NoSvid)
+    }
+
     /// Whether there is no connection, so that nothing can have been sent.
     #[must_use]
     pub fn is_connect(self) -> bool {

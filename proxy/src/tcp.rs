@@ -152,7 +152,8 @@ async fn reach(
             return Err(Failure::Overflow("connections"));
         };
         let connected = Box::pin(upstream::connect(path, cluster, &target, inside, counted)).await;
-        upstream::observe(cluster, &target, connected.is_err(), || path.now());
+        let is_failure = connected.as_ref().is_err_and(|failure| failure.is_endpoints());
+        upstream::observe(cluster, &target, is_failure, || path.now());
         match connected {
             Ok(up) => return Ok((up, flight)),
             Err(failure) => {

@@ -15,7 +15,6 @@ use crate::data::DataPath;
 use crate::failure::Failure;
 use crate::origdst::canonical;
 use crate::tls::inside::Inside;
-use crate::tls::reason::NoTls;
 use crate::way::{Target, Way};
 
 /// Picks an endpoint of the cluster that is not among `tried` if there is one, or the connection's original destination if the cluster says so.
@@ -62,8 +61,7 @@ pub(crate) async fn connect(
 ) -> Result<Conn, Failure> {
     let begun = Instant::now();
     let made = connect_within(path, target, inside, cluster.spec.connect_timeout).await;
-    // That this proxy has no certificate is not the endpoint's fault.
-    if made.as_ref().is_err_and(|failure| failure.is_connect() && *failure != Failure::UpstreamTls(NoTls::NoSvid)) {
+    if made.as_ref().is_err_and(|failure| failure.is_endpoints()) {
         rest(cluster, target, begun.elapsed(), path.now());
     }
     let counter = if made.is_ok() { &cluster.usage.connected } else { &cluster.usage.connects_failed };

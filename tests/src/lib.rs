@@ -6,6 +6,7 @@ pub mod access_log;
 pub mod http;
 pub mod http2;
 pub mod mesh;
+pub mod namespace;
 pub mod offline;
 pub mod programs;
 pub mod runner;

@@ -56,6 +56,33 @@ async fn a_token_tells_account_pod_and_audience_and_ends_with_its_pod() {
     server.stop().await;
 }
 
+/// The same token as if it had been issued that much later, or earlier.
+fn at_another_time(server: &Server, token: &str, seconds: i64) -> String {
+    use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+    let mut validation = Validation::new(Algorithm::ES256);
+    validation.set_audience(&["mesh-pilot"]);
+    let pki = server.api.pki();
+    let checking = DecodingKey::from_ec_pem(pki.token_public.as_bytes()).expect("a key");
+    let mut claims = decode::<serde_json::Value>(token, &checking, &validation).expect("a good token").claims;
+    for claim in ["exp", "iat", "nbf"] {
+        claims[claim] = json!(claims[claim].as_i64().expect("a time") + seconds);
+    }
+    let signing = EncodingKey::from_ec_pem(pki.token_key.as_bytes()).expect("a key");
+    encode(&Header::new(Algorithm::ES256), &claims, &signing).expect("signed")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_from_before_the_clock_was_set_back_holds_to_its_end() {
+    let server = Server::start().await;
+    let token = token(&server, &["mesh-pilot"], None).await;
+    for (hours, holds) in [(25, true), (0, true), (-25, false)] {
+        let token = at_another_time(&server, &token, hours * 3600);
+        let status = review(&server, &token, &["mesh-pilot"]).await;
+        assert_eq!(status.authenticated, Some(holds), "{hours} hours: {:?}", status.error);
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_account_may_do_what_its_roles_say() {
     let server = Server::start().await;

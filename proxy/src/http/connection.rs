@@ -147,7 +147,7 @@ impl Session<'_> {
                 // It is asked again, as text.
                 Err(Failure::UpstreamProtocol(_)) if self.path.multiplex.is_text(&target.way) && tried < connects => {}
                 Err(failure) => {
-                    if failure == Failure::UpstreamConnect {
+                    if failure.is_endpoints() {
                         upstream::observe(cluster, &target, true, || self.path.now());
                     }
                     // Nothing has been sent: another endpoint may do better.

@@ -3,10 +3,11 @@
 //!
 //! An idle connection holds no buffer.
 
-use rustls::Error;
 use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+
+use rustls::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 

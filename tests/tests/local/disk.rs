@@ -1,16 +1,16 @@
 //! A disk that is full: nothing is lost, what runs goes on, and it heals by itself.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use mesh_tests::mesh::Mesh;
+use mesh_tests::namespace::Namespace;
 use mesh_tests::programs::{Scratch, eventually, run};
 
 /// A small file system in memory, mounted in a namespace of its own that lives as long as this.
 struct SmallDisk {
-    holder: Child,
+    namespace: Namespace,
     directory: PathBuf,
 }
 
@@ -18,28 +18,13 @@ impl SmallDisk {
     fn new(megabytes: u32) -> Self {
         let directory = std::env::temp_dir().join(format!("{}-small-disk", std::process::id()));
         std::fs::create_dir_all(&directory).expect("made");
-        let script = format!("mount -t tmpfs -o size={megabytes}m none \"$0\" && echo mounted && exec cat");
-        let mut holder = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "--", "sh", "-c", &script])
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare is there");
-        let mut line = String::new();
-        let output = holder.stdout.take().expect("a pipe");
-        let _ = BufReader::new(output).read_line(&mut line).expect("it speaks");
-        assert_eq!(line, "mounted\n", "a tmpfs could not be mounted");
-        SmallDisk { holder, directory }
+        let mount = format!("mount -t tmpfs -o size={megabytes}m none \"$0\"");
+        SmallDisk { namespace: Namespace::with(&mount, &directory), directory }
     }
 
     /// What stands before a command that is to see the disk.
     fn enter(&self) -> Vec<String> {
-        let target = format!("--target={}", self.holder.id());
-        let state = format!("XDG_STATE_HOME={}", self.directory.display());
-        ["nsenter", &target, "--user", "--mount", "--preserve-credentials", "--", "env", &state]
-            .map(str::to_owned)
-            .to_vec()
+        self.namespace.enter(&self.directory)
     }
 
     fn sh(&self, script: &str) -> String {
@@ -62,8 +47,6 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
         let _ = std::fs::remove_dir(&self.directory);
     }
 }

@@ -4,6 +4,7 @@
 mod access;
 mod bad_input;
 mod classic;
+mod clock;
 mod commands;
 mod crash;
 mod decisions;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         reach::every_balanced_service_has_a_port_of_this_machine,
         crash::whatever_is_killed_comes_back_and_nothing_is_lost,
         crash::a_damaged_journal_is_told_and_recovered,
+        clock::a_clock_that_is_set_interrupts_nothing,
         disk::on_a_full_disk_writes_are_refused_and_everything_else_goes_on,
         operators::a_pod_a_service_and_a_rule_are_described_as_the_mesh_has_them,
         operators::a_wait_counts_the_proxies_and_an_edit_reaches_them,
